@@ -1,0 +1,604 @@
+"""CounterClosier, enable_counter, simple_counter: what is registered, when it is saved, when it is over.
+
+A counter keeps its progress in a progress file of its own, unless a loop around it has something registered: then it is
+part of that loop's *moment*. The outermost such counter is the *host*. Its progress file holds the whole tree of loops that
+are running, or have ended, inside its current item, and whoever saves, saves that tree and all that is registered in it,
+in one commit. A counter by itself is a host with nothing inside: there is no other way to save.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from . import _scope, _signals
+from ._errors import RestartError, describe, note
+from ._loop import Loop, length_of
+from ._state import Functions, Object
+from ._storage import Storage, opened, require_folder
+
+__all__ = ["CounterClosier", "enable_counter", "simple_counter"]
+
+T = TypeVar("T")
+StrPath = "str | os.PathLike[str]"
+_COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
+
+
+class CounterClosier:
+    """Counts one loop, and saves where it is together with what is registered. `enable_counter` makes it.
+
+    Use it in a `with` statement, which saves when the block ends by an exception and deletes what was saved when it ends
+    without one, or with `each_save`, or both.
+    """
+
+    def __init__(
+        self,
+        file_path: str | os.PathLike[str],
+        use_tempfile: bool = True,
+        each_save: bool = False,
+        save_span: int = 1,
+        *,
+        save_interval: float = 0.0,
+    ) -> None:
+        self.name, path = _checked_path(file_path)
+        self._span, self._interval = _checked_span(save_span), _checked_interval(save_interval)
+        self._each_save = bool(each_save)
+        self._loop: Loop[Any] | None = None
+        self._states: list[Object | Functions] = []
+        self._inside: list[CounterClosier] = []  # the counters made inside the item that was running then
+        self._pending: list[dict[str, Any]] = []  # what is saved of such counters, and not taken up yet
+        self._saved: dict[str, Any] | None = None  # what is saved of this one
+        self._around: list[tuple[CounterClosier, int]] = []  # the counters around, and where each one was
+        self._storage: Storage | None = None
+        self._host = self
+        self._block: _scope.Block | None = None
+        self._is_entered = self._is_watching = self._is_closed = False
+        self.is_finished = False
+        self.start = 0
+        if use_tempfile:
+            self._open(path)
+
+    # The public face.
+
+    def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
+        """Wrap the loop that this counter counts.
+
+        Args:
+            iterable: What to iterate. It must give the same items in the same order in every run. A function is called
+                with the position and returns the rest, for sources that need not be read from their beginning.
+
+        Raises:
+            TypeError: not iterable.
+            RestartError: this counter has a loop already, or the iterable is a loop itself.
+        """
+        if self._loop is not None:
+            raise RestartError(f"{self.name}: this counter has counted a loop already; make another counter")
+        if isinstance(iterable, Loop):
+            raise RestartError(f"{self.name}: {_NO_SOURCE}")
+        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__") and not callable(iterable):
+            raise TypeError(f"{self.name}: a {type(iterable).__name__} is not iterable; give an iterable or a function")
+        self._loop = Loop(self, iterable, self._span)
+        return self._loop
+
+    def save_load_object(self, obj: T, obj_path: str | os.PathLike[str]) -> T:
+        """Register an object, and return it as it was saved, or as it is where nothing was saved.
+
+        Args:
+            obj: Anything that can be pickled. Changes made to it in place are saved; of an immutable one, assign the new
+                value to `object`.
+            obj_path: The file to pickle it to. It must not exist unless this counter has saved it.
+
+        Raises:
+            RestartError: it cannot be pickled, or its file is missing, changed, damaged, or somebody else's.
+        """
+        state = Object(obj, self._checked_place(obj_path))
+        self._register([state])
+        loaded: T = state.value
+        return loaded
+
+    def save_load_funcs(
+        self,
+        save_funcs: Sequence[Callable[[Any], object]],
+        load_funcs: Sequence[Callable[[Any], object]],
+        func_paths: Sequence[str | os.PathLike[str]],
+    ) -> None:
+        """Register functions that save and load, and call those that load where something was saved.
+
+        Args:
+            save_funcs: Each is called with a path, and writes a file or a folder there.
+            load_funcs: Each is called with the path of what was saved.
+            func_paths: For each pair its path. The functions get it as the type that was given, with the same file name.
+
+        Raises:
+            TypeError: one of them is not a function.
+            ValueError: the three are not of one length.
+            RestartError: what was saved is missing, changed, damaged, or somebody else's, or cannot be loaded.
+        """
+        triples = list(save_funcs), list(load_funcs), list(func_paths)
+        if len({len(column) for column in triples}) != 1:
+            lengths = ", ".join(str(len(column)) for column in triples)
+            raise ValueError(f"{self.name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each")
+        for function in (*triples[0], *triples[1]):
+            if not callable(function):
+                raise TypeError(f"{self.name}: a {type(function).__name__} is not a function")
+        self._register(
+            [
+                Functions(save, load, self._checked_place(path), _maker_of(path))
+                for save, load, path in zip(*triples, strict=True)
+            ]
+        )
+
+    @property
+    def object(self) -> Any:
+        """The object that was registered last. Assign to it where a variable was given a new value.
+
+        Raises:
+            RestartError: no object is registered.
+        """
+        return self._last_object().value
+
+    @object.setter
+    def object(self, value: Any) -> None:
+        self._last_object().value = value
+
+    @property
+    def position(self) -> int:
+        """The index of the item to run next; inside the loop of the one that is running, after a failure of the one that failed."""
+        return self.start if self._loop is None else self._loop.position
+
+    def save(self) -> None:
+        """Save now: the position and everything registered, as they are.
+
+        Raises:
+            RestartError: the work is done, or the save fails. The save before is still whole then.
+        """
+        if self._storage is not None:
+            if self.is_finished:
+                raise RestartError(f"{self.name}: its work is done; make another counter")
+            self._require_registered()
+            self._save()
+
+    def remove_files(self) -> None:
+        """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
+
+        Raises:
+            RestartError: something cannot be deleted.
+        """
+        if self._storage is None:
+            return
+        self._saved, self._pending = None, []
+        if self._loop is None or self._loop.owner is None:
+            self.start, self.is_finished = 0, False
+        if self._host is self:
+            self._storage.remove()
+        else:
+            parent = self._around[-1][0]
+            parent._inside = [counter for counter in parent._inside if counter is not self]
+            self._save()
+            parent._inside.append(self)
+
+    def __enter__(self) -> CounterClosier:
+        if self._is_entered or (self._loop is not None and self._loop.owner is not None):
+            raise RestartError(f"{self.name}: this counter was used already; make another counter")
+        self._is_entered = True
+        self._is_watching = self._storage is not None and _signals.watch()
+        return self
+
+    @_signals.shielded
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _signals.held():
+            try:
+                if error is None:
+                    self._finish()
+                else:
+                    self._save_after(error)
+            finally:
+                self._is_closed = True
+                if self._storage is not None and self._host is self and (self._block is None or error is not None):
+                    self._storage.release()
+                if self._is_watching:
+                    _signals.unwatch()
+
+    # What the loop asks for.
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a newer counter has taken over its place, or that of a counter around it."""
+        lost = self._storage is None or self._storage.is_lost
+        return lost or any(counter.is_superseded for counter, _ in self._around)
+
+    def begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
+        """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
+        storage = self._storage
+        if storage is None:
+            return None
+        self._require_same_loops_around()
+        _scope.start_running(loop)
+        self._require_registered()
+        self._compare_length(length_of(loop))
+        for other in self._around[-1][0]._inside if self._host is not self else ():
+            other.is_finished = other.is_finished or other is not self
+        storage.loop = self._host._describe()
+        if not (self._is_entered or self._each_save):
+            text = f"{self.name}: this loop is never saved; use a with statement, or each_save=True"
+            warnings.warn(text, UserWarning, stacklevel=4)
+        self._log_start(storage)
+        self._began = self._last_save = time.monotonic()
+        self._spent = 0.0
+        if not self._each_save:
+            return None
+        is_plain = self._host is self and not self._states and not self._interval
+        return storage.write if is_plain else self._save_at_boundary
+
+    def end(self) -> None:
+        """Do what is to be done when the source is exhausted: in a `with`, the block goes on."""
+        if self._storage is None:
+            return
+        if not self._is_entered:
+            self._finish()
+        elif self._each_save and not self.is_finished:
+            self._save_timed()
+        self._judge()
+        _log("INFO", f"{self.name}: done at position {self.position}")
+
+    def leave(self) -> None:
+        """Do what is to be done when the loop is left: without a `with` nobody else lets go of the file."""
+        if self._storage is not None and self._host is self and not self._is_entered and self._block is None:
+            self._storage.release()
+
+    # The start of a counter.
+
+    def _open(self, path: str) -> None:
+        """Find out what is around, and what is saved."""
+        loops = _scope.running()
+        if any(loop.is_drawing for loop in loops):
+            raise RestartError(f"{self.name}: {_NO_SOURCE}")
+        self._around = [(_counter_of(loop), loop.position) for loop in loops]
+        self._require_free(path, self.name)
+        hosts = [counter for counter, _ in self._around if counter._states and counter._can_save]
+        if hosts:
+            self._join(hosts[0], path)
+        else:
+            self._open_own(path)
+        if self._saved is not None:
+            self.start, self.is_finished = self._saved["position"], self._saved["finished"]
+            self._pending = self._saved["inside"]
+
+    def _open_own(self, path: str) -> None:
+        self._block = _scope.config.parent
+        if self._block is not None:
+            self._block.enter(self, (path, *((counter._path, position) for counter, position in self._around)), self.name)
+        self._path = path
+        if self._around:
+            _storage_of(self._around[-1][0]).claim(path)
+        folder = os.path.dirname(path)
+        around = [[os.path.relpath(counter._path, folder), position] for counter, position in self._around]
+        storage = Storage(path, self.name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []})
+        known = {storage.absolute(where): at for where, at in storage.header.loop.get("around", [])}
+        if any(known.get(counter._path, position) != position for counter, position in self._around):
+            storage.remove()  # out of date: a loop around is at another item now
+            storage.acquire()
+        elif storage.is_saved:
+            self._saved = {"position": storage.position, **storage.header.loop}
+            for counter, _ in self._around:
+                if counter._path not in known:
+                    _log("WARNING", f"{self.name}: saved outside the loop of {counter.name}, in which it runs now")
+        self._storage = storage
+        weakref.finalize(self, storage.release)
+
+    def _join(self, host: CounterClosier, path: str) -> None:
+        """Become part of the moment of a counter around this one: its progress file holds this one's progress."""
+        parent = self._around[-1][0]
+        storage = _storage_of(host)
+        require_folder(os.path.dirname(path), self.name)
+        if os.path.lexists(path):
+            raise RestartError(f"{self.name}: is there, but this loop is saved in {host.name}; move it away, or give another path")
+        if any(counter._path == path for counter in parent._current_inside()):
+            raise RestartError(f"{self.name}: used for two loops in one item of {parent.name}; give each loop a path of its own")
+        self._path, self._host, self._storage = path, host, storage
+        pending = parent._current_pending()
+        self._saved = next((record for record in pending if storage.absolute(record["path"]) == path), None)
+        parent._pending = [record for record in pending if record is not self._saved]
+        parent._inside = [*parent._current_inside(), self]
+
+    # Checks.
+
+    @property
+    def _can_save(self) -> bool:
+        return self._is_entered or self._each_save
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether what it uses may not be used by another counter."""
+        if self._storage is None or self._storage.is_lost:
+            return False
+        if self._host is self:
+            return self._storage in opened()
+        parent, position = self._around[-1]
+        return parent._is_current and parent.position == position
+
+    def _require_free(self, path: str, name: str) -> None:
+        for storage in opened():
+            user = storage.users.get(path)
+            if (user is not None and user._is_current) or (storage.path == path and name is not self.name):
+                raise RestartError(f"{name}: in use for something else in this program; give every file a path of its own")
+
+    def _require_same_loops_around(self) -> None:
+        loops = _scope.running()
+        if any(loop.is_drawing for loop in loops):
+            raise RestartError(f"{self.name}: {_NO_SOURCE}")
+        if [(loop.counter, loop.position) for loop in loops] != self._around:
+            raise RestartError(
+                f"{self.name}: the loops around it are not those in which its counter was made; "
+                "make the counter right before its own for, inside the loop around it"
+            )
+
+    def _require_registered(self) -> None:
+        """Raise where what is registered is not what was saved."""
+        if self._saved is None:
+            return
+        saved = {_storage_of(self).absolute(path) for path in self._saved["registered"]}
+        registered = {state.path for state in self._states}
+        for path in sorted(saved - registered):
+            raise RestartError(f"{self.name}: saved with {path}, which is not registered; register it, or {_AFRESH}")
+        for path in sorted(registered - saved):
+            raise RestartError(f"{self.name}: saved without {path}, which is registered; do not register it, or {_AFRESH}")
+
+    def _compare_length(self, length: int | None) -> None:
+        former = self._saved and self._saved["length"]
+        if length is not None and self.start > length and not self.is_finished:
+            raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable has {length} items; {_GIVE_SAME}")
+        if former is not None and length is not None and former != length:
+            _log("WARNING", f"{self.name}: saved with an iterable of {former} items, which has {length} now")
+
+    # Registering.
+
+    def _checked_place(self, path: str | os.PathLike[str]) -> str:
+        name, place = _checked_path(path)
+        if self._storage is not None:
+            require_folder(os.path.dirname(place), name)
+            if place == self._path:
+                raise RestartError(f"{name}: the path of the progress itself; give another one")
+        return place
+
+    def _register(self, states: Sequence[Object | Functions]) -> None:
+        storage = self._storage
+        if storage is None:
+            return
+        if self._loop is not None and self._loop.owner is not None:
+            raise RestartError(f"{self.name}: its loop has begun; register before the loop")
+        used = {state.path for state in self._states}
+        saved = {storage.absolute(path) for path in self._saved["registered"]} if self._saved else set()
+        for state in states:
+            if state.path in used:
+                raise RestartError(f"{state.path}: registered twice; give each object and function a path of its own")
+            used.add(state.path)
+            self._require_free(state.path, state.path)
+        for state in states:
+            if state.path in saved and storage.holds(state.path):
+                _attempt(state.load, f"{state.path}: cannot be loaded", _AFRESH)
+            else:
+                storage.check(state.path)
+                _attempt(state.rehearse, f"{state.path}: the object cannot be pickled", "register one that can")
+        self._states += states
+        storage.users.update(dict.fromkeys((state.path for state in states), self))
+
+    def _last_object(self) -> Object:
+        for state in reversed(self._states):
+            if isinstance(state, Object):
+                return state
+        raise RestartError(f"{self.name}: no object is registered; call save_load_object first")
+
+    # Saving.
+
+    def _save(self) -> None:
+        """Save the whole moment."""
+        host, storage = self._host, _storage_of(self)
+        storage.loop = host._describe()
+        writers = {state.path: state.save for counter in host._tree() for state in counter._states}
+        kept = {storage.absolute(path) for path in host._kept()}
+        if writers or storage.header.files:
+            storage.commit(host.position, writers, kept - writers.keys())
+        else:
+            storage.write(host.position)
+            storage.flush()
+
+    def _save_timed(self) -> None:
+        began = time.monotonic()
+        self._save()
+        self._last_save = time.monotonic()
+        self._spent += self._last_save - began
+
+    def _save_at_boundary(self, position: int) -> None:
+        if time.monotonic() - self._last_save >= self._interval:
+            self._save_timed()
+            if self._last_save - self._began > 1.0:
+                self._judge()
+
+    def _save_after(self, error: BaseException) -> None:
+        """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
+        if self._storage is None or self._loop is None or self._loop.owner is None or self.is_finished:
+            return
+        moment = list(self._host._tree())
+        if any(counter._each_save for counter in moment) and any(counter._states for counter in moment):
+            return  # the objects are halfway through an item; the last boundary is whole
+        try:
+            self._save()
+        except Exception as failure:
+            note(error, str(failure))
+            _log("ERROR", str(failure))
+
+    def _finish(self) -> None:
+        """The work is done."""
+        storage = self._storage
+        if storage is None:
+            return
+        was_finished, self.is_finished = self.is_finished, True
+        if self._host is not self:
+            if self._each_save and not self._is_entered:
+                self._save_timed()
+        elif self._block is None:
+            storage.remove()
+        elif not was_finished:
+            self._require_registered()
+            self._save()
+
+    def _leave_block(self, is_over: bool) -> None:
+        storage = _storage_of(self)
+        if is_over and not storage.is_lost:
+            storage.remove()
+        else:
+            storage.release()
+
+    # The moment: this counter and those inside its current item.
+
+    def _current_inside(self) -> list[CounterClosier]:
+        return [counter for counter in self._inside if counter._around[-1][1] == self.position]
+
+    def _current_pending(self) -> list[dict[str, Any]]:
+        return self._pending if self.position == self.start else []
+
+    def _tree(self) -> Iterator[CounterClosier]:
+        yield self
+        for counter in self._current_inside():
+            yield from counter._tree()
+
+    def _kept(self) -> Iterator[str]:
+        """The paths of what is saved of loops that have not been taken up yet."""
+        for counter in self._tree():
+            records = list(counter._current_pending())
+            for record in records:
+                yield from record["registered"]
+                records += record["inside"]
+
+    def _describe(self) -> dict[str, Any]:
+        """What a progress file says of this loop, beside its position."""
+        storage = _storage_of(self)
+        return {
+            "finished": self.is_finished,
+            "length": length_of(self._loop),
+            "around": [[storage.relative(counter._path), position] for counter, position in self._around],
+            "registered": [storage.relative(state.path) for state in self._states],
+            "inside": [
+                *({"path": storage.relative(inner._path), "position": inner.position} | inner._describe() for inner in self._current_inside()),
+                *self._current_pending(),
+            ],
+        }
+
+    # What it says.
+
+    def _log_start(self, storage: Storage) -> None:
+        length = length_of(self._loop)
+        of = "" if length is None else f" of {length}"
+        if self.is_finished:
+            _log("INFO", f"{self.name}: finished before, at position {self.start}{of}; skipped")
+        elif self._saved is None:
+            _log("INFO", f"{self.name}: starts afresh, at position 0{of}")
+        else:
+            _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {storage.header.written}")
+
+    def _judge(self) -> None:
+        """Say so, once, where saving takes too much of the loop's time."""
+        total = time.monotonic() - self._began
+        if self._each_save and self._spent > _COSTLY * total:
+            ...
+
+
+def enable_counter(
+    file_path: str | os.PathLike[str],
+    use_tempfile: bool = True,
+    each_save: bool = False,
+    save_span: int = 1,
+    *,
+    save_interval: float = 0.0,
+) -> CounterClosier:
+    """TODO."""
+    return CounterClosier(file_path, use_tempfile, each_save, save_span, save_interval=save_interval)
+
+
+def simple_counter(
+    file_path: str | os.PathLike[str],
+    iterable: Iterable[T] | Callable[[int], Iterable[T]],
+    use_tempfile: bool = True,
+    save_span: int = 1,
+    *,
+    save_interval: float = 0.0,
+) -> Loop[T]:
+    """TODO."""
+    return enable_counter(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)
+
+
+_AFRESH = "delete what was saved to start afresh"
+_GIVE_SAME = f"give the iterable it was saved with, or {_AFRESH}"
+_NO_SOURCE = "a loop cannot be part of the source of another loop, which would draw from it twice; nest the two, or zip their sources"
+
+
+def _storage_of(counter: CounterClosier) -> Storage:
+    assert counter._storage is not None
+    return counter._storage
+
+
+def _counter_of(loop: Loop[Any]) -> CounterClosier:
+    assert isinstance(loop.counter, CounterClosier)
+    return loop.counter
+
+
+def _attempt(action: Callable[[], None], what: str, advice: str) -> None:
+    try:
+        action()
+    except Exception as error:
+        raise RestartError(f"{what}: {describe(error)}; {advice}") from error
+
+
+def _checked_path(path: Any) -> tuple[str, str]:
+    """Return a path as it was given, and where it is whatever folder the program changes to."""
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
+    if not name:
+        raise ValueError("the path is empty; give the path of a file")
+    return name, os.path.realpath(name)
+
+
+def _maker_of(path: Any) -> Callable[[str], Any]:
+    if isinstance(path, str):
+        return str
+    from pathlib import Path
+
+    return Path
+
+
+def _checked_span(span: Any) -> int:
+    if isinstance(span, bool) or not hasattr(span, "__index__"):
+        raise TypeError(f"save_span is {span!r}; give a whole number of items")
+    if span < 1:
+        raise ValueError(f"save_span is {span!r}; give 1 or more items")
+    return int(span)
+
+
+def _checked_interval(interval: Any) -> float:
+    try:
+        seconds = float(interval)
+    except (TypeError, ValueError):
+        raise TypeError(f"save_interval is {interval!r}; give a number of seconds") from None
+    if not seconds >= 0:
+        raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
+    return seconds
+
+
+def _log(level: str, text: str) -> None:
+    """Log a line. Where nobody has imported `logging`, nobody listens, and importing it would cost a start ten times."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logger = logging.getLogger("py_restart")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # or a warning would be printed where logging is not set up
+        logger.log(getattr(logging, level), text)

@@ -1,0 +1,184 @@
+"""Loop: skip, yield, count.
+
+The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: they pass
+`itertools.compress`, which draws one tick for each item that was delivered, and the ticks that are left tell the position.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import compress, islice, repeat
+from operator import length_hint
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+from . import _scope
+from ._errors import RestartError
+
+__all__ = ["Counter", "Loop", "length_of", "rest_of"]
+
+T = TypeVar("T")
+_END = object()
+
+
+class Counter(Protocol):
+    """What a loop asks of its counter."""
+
+    start: int  # the position at which the loop begins
+    name: str
+    is_finished: bool  # nothing is left to run
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a newer counter has taken over its place."""
+
+    def begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
+        """Check that all is as it was; return what saves at a boundary, or None where nothing does."""
+
+    def end(self) -> None:
+        """Do what is to be done when the source is exhausted."""
+
+    def leave(self) -> None:
+        """Do what is to be done when the loop is left, in whatever way."""
+
+
+class Loop(Generator[T, None, None]):
+    """The items of an iterable from the saved position on: what a `for` iterates.
+
+    `len()` is the length of the whole iterable, where it has one.
+    """
+
+    def __init__(self, counter: Counter, source: Iterable[T] | Callable[[int], Iterable[T]], span: int) -> None:
+        self.counter = counter
+        self._source, self._span = source, span
+        self._length = length_of(source)
+        self._ticks = repeat(True, sys.maxsize)
+        self._driver: Callable[[], Generator[T, None, None] | None] | None = None
+        self._held: Generator[T, None, None] | None = None  # a driver that no `for` has taken yet
+        self._is_between = False  # it was left while no item was running
+        self._is_thrown = False
+        self.owner: tuple[object, object] | None = None  # the thread and task that run it
+
+    @property
+    def position(self) -> int:
+        """The index of the item to run next; inside the loop, of the one that is running."""
+        drawn: int = self.counter.start + sys.maxsize - length_hint(self._ticks)
+        driver = self._driver and self._driver()
+        between = self._is_between or (driver is not None and driver.gi_running)  # type: ignore[attr-defined]
+        return drawn if between else max(self.counter.start, drawn - 1)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a `for` is iterating it just now."""
+        driver = self._driver and self._driver()
+        return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded  # type: ignore[attr-defined]
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether the source is being asked for an item just now."""
+        driver = self._driver and self._driver()
+        return driver is not None and driver.gi_running  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError(f"{self.counter.name}: the iterable of this loop has no length")
+        return self._length
+
+    def __bool__(self) -> bool:
+        return True  # whatever its length
+
+    def __iter__(self) -> Generator[T, None, None]:
+        """Hand the driver to the `for`, and keep it nowhere else, so that it goes when the `for` is left."""
+        driver = self._held or self._new_driver()
+        self._held = None
+        return driver
+
+    def __next__(self) -> T:
+        return next(self._kept_driver())
+
+    def send(self, value: None) -> T:
+        """Same as `next`."""
+        return self._kept_driver().send(value)
+
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
+        """Leave the loop by an exception, as if the item that is running had raised it."""
+        self._is_thrown = True
+        error = kind if value is None else value
+        return self._kept_driver().throw(error if trace is None else error.with_traceback(trace))
+
+    def close(self) -> None:
+        """Leave the loop, as `break` does."""
+        driver = self._held or (self._driver and self._driver())
+        if driver is not None:
+            driver.close()
+
+    def _new_driver(self) -> Generator[T, None, None]:
+        if self.owner is not None or (self._driver and self._driver()):
+            raise RestartError(f"{self.counter.name}: this loop has been run or left; make another counter to go on")
+        driver = self._drive()
+        self._driver = weakref.ref(driver)
+        return driver
+
+    def _kept_driver(self) -> Generator[T, None, None]:
+        driver = self._held or (self._driver and self._driver())
+        if driver is None:
+            driver = self._held = self._new_driver()
+        return driver
+
+    def _drive(self) -> Generator[T, None, None]:
+        self.owner = _scope.owner()
+        try:
+            save = self.counter.begin(self)
+            items = compress(rest_of(self._source, self.counter), self._ticks)
+            if save is None:
+                yield from items
+            elif self._span == 1:
+                for position, item in enumerate(items, self.counter.start + 1):
+                    yield item
+                    save(position)
+            else:
+                drawn, boundary = self.counter.start, 0
+                while drawn >= boundary:  # else the source was exhausted before it
+                    if boundary:
+                        save(drawn)
+                    boundary = drawn + self._span - drawn % self._span
+                    yield from islice(items, boundary - drawn)
+                    drawn = self.position
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._is_between = not self._is_thrown
+            raise
+        else:
+            self._is_between = True
+            self.counter.end()
+        finally:
+            self.counter.leave()
+
+
+def length_of(source: object) -> int | None:
+    """Return the length of an iterable, or None where it has none."""
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):  # such as a DataLoader over a stream
+        return None
+
+
+def rest_of(source: Iterable[T] | Callable[[int], Iterable[T]], counter: Counter) -> Iterator[T]:
+    """Return the items from the start of the loop on: at once where that can be, else by drawing and dropping."""
+    start = counter.start
+    if counter.is_finished:
+        return iter(())
+    if isinstance(source, range):
+        return iter(cast("Iterable[T]", source[start:]))
+    if not hasattr(type(source), "__iter__") and callable(source):
+        return iter(source(start))
+    items = iter(cast("Iterable[T]", source))
+    if start and next(islice(items, start - 1, None), _END) is _END:
+        raise RestartError(
+            f"{counter.name}: saved at position {start}, but the iterable ends before; "
+            "give the iterable it was saved with, or delete the file to start afresh"
+        )
+    return items

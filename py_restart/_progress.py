@@ -1,0 +1,167 @@
+"""The progress file as a value: header and records <-> bytes. No I/O, no clock.
+
+    {"format": "py_restart", "version": 1, ..., "check": "5f0c4a11"}
+    position                   42 check 9d1e03b7 use 2 by process 4242 on colab
+    position                    7 check 22ab90fe use 1 by process 3131 on colab
+
+The header, one JSON object on the first line, is written once for each commit, with the whole file. After it come two
+records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been flushed,
+then the other: the one that is on the device is not touched before the next one is there too. A write that a power failure
+cuts short damages one record, and the other still tells the position before. Within a use of the file (a process that
+took it up) positions only grow, so the newest record is the one with the larger use and position. Records start at a
+multiple of their size and so never straddle a page, which is what the kernel copies in one go, a kill or not.
+
+A check sum seals the header, and each record is sealed together with the header that it belongs to, so that no changed bit
+and no cut goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import crc32
+from typing import Any, NamedTuple
+
+__all__ = ["RECORD_SIZE", "Header", "Progress", "Stamp", "Tail", "absolute", "decode", "encode", "relative"]
+
+RECORD_SIZE = 128
+_VERSION = 1
+_START = b'{"format": "py_restart", "version": '
+_CHECK = b', "check": "%08x"}\n'
+_RECORD = b"position %20d"
+_CHECKED = b"%b check %08x%b"
+_VERSION_KEY = b'{"version": '
+_TEXT_AT = len(_CHECKED % (_RECORD % 0, 0, b""))
+
+
+class Stamp(NamedTuple):
+    """What tells one saved file or folder from every other: its size in bytes and the digest of its contents."""
+
+    size: int
+    digest: str
+
+
+class Header(NamedTuple):
+    """All that a progress file says beside the position. Paths are absolute here, relative to its folder on disk."""
+
+    id: str  # one name for all saves of this file, part of the names of what it stages
+    save: int = 0  # the number of this commit, likewise
+    loop: dict[str, Any] = {}  # what the counter says of itself: length, finished, around, inside
+    files: dict[str, Stamp | None] = {}  # what is saved; None where a name is taken but nothing was saved there yet
+    before: dict[str, Stamp] = {}  # what the save before left, to be replaced by `files`, or else removed
+    inner_files: tuple[str, ...] = ()  # progress files of loops that ran inside this one, to go when it moves on
+    over: bool = False  # the work is done, and everything is being removed
+    written: str = ""
+    process: int = 0
+    host: str = ""
+
+
+class Tail:
+    """Makes the records of one use of a progress file by one process."""
+
+    def __init__(self, seal: int, use: int, process: int, host: str) -> None:
+        text = f" use {use} by process {process} on {host}".encode("ascii", "replace")
+        self.text = text.ljust(RECORD_SIZE)[: RECORD_SIZE - _TEXT_AT - 1] + b"\n"
+        self.seed = crc32(self.text, seal)
+
+    def record(self, position: int) -> bytes:
+        """Return the bytes of one record."""
+        body = _RECORD % position
+        return _CHECKED % (body, crc32(body, self.seed), self.text)
+
+
+def encode(header: Header, position: int, folder: str) -> tuple[bytes, Tail]:
+    """Return the bytes of a whole progress file in `folder`, and what makes further records for it."""
+    import json  # here and not above: it would double the time that importing this library takes
+
+    fields = header._asdict()
+    fields |= fields.pop("loop")
+    for table in ("files", "before"):
+        fields[table] = {relative(path, folder): stamp and stamp._asdict() for path, stamp in fields[table].items()}
+    fields["inner_files"] = [relative(path, folder) for path in header.inner_files]
+    text = _START + json.dumps({"version": _VERSION, **fields}).encode()[len(_VERSION_KEY) : -1]
+    text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
+    line = text + _CHECK % crc32(text)
+    tail = Tail(crc32(line), 1, header.process, header.host)
+    return line + 2 * tail.record(position), tail
+
+
+class Progress(NamedTuple):
+    """A progress file as it was read."""
+
+    header: Header
+    position: int
+    use: int  # how many processes have taken up the file
+    holder: str  # the last of them: "process 4242 on colab"
+    slots: tuple[int, int]  # where the records are, the older one first
+    seal: int  # the check sum of the first line
+
+
+def decode(data: bytes, folder: str) -> Progress:
+    """Read the bytes of a progress file in `folder`.
+
+    Raises:
+        ValueError: where the bytes are no whole progress file, in words that fit behind "run.tmp: ".
+    """
+    import json
+
+    line, newline, records = data.partition(b"\n")
+    if not data:
+        raise ValueError("empty, no progress file")
+    if not line.startswith(_START):
+        cut = _START.startswith(line) and not newline
+        raise ValueError(f"cut short ({len(data)} bytes)" if cut else "not a progress file of py_restart")
+    if not newline:
+        raise ValueError(f"cut short ({len(data)} bytes)")
+    version = line[len(_START) :].partition(b",")[0]
+    if version.isdigit() and int(version) > _VERSION:
+        raise ValueError(f"written by a newer py_restart (format {int(version)}, this one reads {_VERSION})")
+    text = line[: 1 - len(_CHECK % 0)]
+    if line[len(text) :] + newline != _CHECK % crc32(text):
+        raise ValueError("damaged (the check sum of its first line does not match)")
+    whole = len(line) + 1 + 2 * RECORD_SIZE
+    if len(data) != whole:
+        raise ValueError(f"{'cut short' if len(data) < whole else 'too long'} ({len(data)} of {whole} bytes)")
+    seal = crc32(line + newline)
+    first = len(line) + 1
+    found = [(_read_record(records[at : at + RECORD_SIZE], seal), first + at) for at in (0, RECORD_SIZE)]
+    (_, older), (newest, newer) = sorted(found, key=lambda record: record[0] or (0, 0, ""))
+    if newest is None:
+        raise ValueError("damaged (neither of its two position records is whole)")
+    try:
+        header = _header(json.loads(line), folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not as py_restart writes it ({type(error).__name__}: {error})") from error
+    use, position, holder = newest
+    return Progress(header, position, use, holder, (older, newer), seal)
+
+
+def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
+    """Return use, position and holder, or None where the record is not whole."""
+    body, text = record[: len(_RECORD % 0)], record[_TEXT_AT:]
+    if record[len(body) : _TEXT_AT] != b" check %08x" % crc32(body, crc32(text, seal)):
+        return None
+    use, _, holder = text.decode("ascii").strip().removeprefix("use ").partition(" by ")
+    return int(use), int(body[len("position") :]), holder
+
+
+def _header(fields: dict[str, Any], folder: str) -> Header:
+    """Build the header from its JSON object, the check sum of which has been verified."""
+    known = {name: fields.pop(name) for name in Header._fields if name != "loop"}
+    for table in ("files", "before"):
+        known[table] = {absolute(path, folder): stamp and Stamp(**stamp) for path, stamp in known[table].items()}
+    known["inner_files"] = tuple(absolute(path, folder) for path in known["inner_files"])
+    loop = {name: fields[name] for name in fields.keys() - {"format", "version", "check"}}
+    return Header(loop=loop, **known)
+
+
+def relative(path: str, folder: str) -> str:
+    """Name `path` as seen from `folder`, so that a folder that was moved still resumes."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive (Windows)
+        return path
+
+
+def absolute(path: str, folder: str) -> str:
+    """Undo `relative`."""
+    return os.path.normpath(os.path.join(folder, path))

@@ -1,0 +1,111 @@
+"""What is around a counter: the open `multi_count` block, and the loops that are running."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._errors import RestartError
+
+if TYPE_CHECKING:
+    from ._counter import CounterClosier
+    from ._loop import Loop
+
+__all__ = ["Block", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
+
+_block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
+_running: list[weakref.ref[Loop[Any]]] = []  # in the order in which they were started, all threads and tasks
+
+
+class Block:
+    """A `multi_count` block: the files of the loops in it stay until it ends."""
+
+    def __init__(self) -> None:
+        self._counters: list[CounterClosier] = []
+        self._places: set[tuple[Any, ...]] = set()
+
+    def __enter__(self) -> Block:
+        if _block.get() is not None:
+            raise RestartError("MultiCount has already opend. cannot open another MultiCount")
+        _block.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _block.set(None)
+        for counter in reversed(self._counters):  # the newest first: a later loop never looks done before an earlier one
+            counter._leave_block(error is None)
+
+    def enter(self, counter: CounterClosier, place: tuple[Any, ...], name: str) -> None:
+        """Keep the files of `counter` until the end; `place` is its path and where the loops around it are."""
+        if place in self._places:
+            raise RestartError(f"{name}: used for two loops of one multi_count block; give each loop a path of its own")
+        self._places.add(place)
+        self._counters.append(counter)
+
+
+class _Config:
+    """What holds for this thread or asyncio task."""
+
+    @property
+    def parent(self) -> Block | None:
+        """The open `multi_count` block, or None."""
+        return _block.get()
+
+
+config = _Config()
+
+
+def multi_count() -> Block:
+    """Keep the files of several loops until all of them are done.
+
+    A loop that ends inside the block is marked as finished, and the next run skips it; all files go when the block ends
+    without an exception.
+
+    Raises:
+        RestartError: when the block is entered inside another one.
+
+    Example:
+        >>> with multi_count():
+        ...     for i in simple_counter("first.tmp", range(2)):
+        ...         print("first", i)
+        ...     for i in simple_counter("second.tmp", range(2)):
+        ...         print("second", i)
+        first 0
+        first 1
+        second 0
+        second 1
+    """
+    return Block()
+
+
+def owner() -> tuple[object, object]:
+    """Return what tells this thread and asyncio task from all others."""
+    task = None
+    if "asyncio" in sys.modules:
+        try:
+            task = sys.modules["asyncio"].current_task()
+        except RuntimeError:  # no event loop in this thread
+            pass
+    return threading.current_thread(), task
+
+
+def running() -> list[Loop[Any]]:
+    """Return the running loops of this thread or task, the outermost first."""
+    me = owner()
+    loops = [loop for loop in (reference() for reference in list(_running)) if loop is not None]
+    return [loop for loop in loops if loop.owner == me and loop.is_running]
+
+
+def start_running(loop: Loop[Any]) -> None:
+    """Note that a loop is about to draw its first item."""
+    _running.append(weakref.ref(loop, stop_running))
+
+
+def stop_running(reference: weakref.ref[Loop[Any]]) -> None:
+    """Note that a loop was left."""
+    if reference in _running:
+        _running.remove(reference)

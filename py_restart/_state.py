@@ -1,0 +1,61 @@
+"""What is saved beside the position: objects, and what functions of the user write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["Functions", "Object"]
+
+
+class Object:
+    """An object that is pickled to its path. What is saved is what `value` is at that time."""
+
+    def __init__(self, value: Any, path: str) -> None:
+        self.value, self.path = value, path
+
+    def save(self, path: str) -> None:
+        """Pickle the object to `path`."""
+        import pickle
+
+        with open(path, "wb") as file:
+            pickle.dump(self.value, file, pickle.HIGHEST_PROTOCOL)
+
+    def load(self) -> None:
+        """Unpickle the object from its path."""
+        import pickle
+
+        with open(self.path, "rb") as file:
+            self.value = pickle.load(file)
+
+    def rehearse(self) -> None:
+        """Pickle the object to nowhere, so that what cannot be pickled is known before the loop and not after it."""
+        import pickle
+
+        pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(self.value)
+
+
+class Functions(NamedTuple):
+    """A function that saves to its path, and one that loads from it."""
+
+    saver: Callable[[Any], object]
+    loader: Callable[[Any], object]
+    path: str
+    as_given: Callable[[str], Any]  # makes a path of the type that the user gave
+
+    def save(self, path: str) -> None:
+        """Have the user's function write to `path`."""
+        self.saver(self.as_given(path))
+
+    def load(self) -> None:
+        """Have the user's function read its path."""
+        self.loader(self.as_given(self.path))
+
+    def rehearse(self) -> None:
+        """Do nothing: what a function writes is known when it has written it."""
+
+
+class _Nowhere:
+    def write(self, data: bytes | os.PathLike[str]) -> int:
+        return 0

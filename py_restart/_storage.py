@@ -1,0 +1,746 @@
+"""The only module that touches files: lock, write in place, stage, commit, recover, remove.
+
+A position saved alone overwrites one record of the progress file in place (see `_progress`). Everything else is a commit:
+
+1. *Name.* A path that is new to the progress file is written into it before anything is made there.
+2. *Stage.* New contents go into a hidden folder beside each final path, `.sum.pickle.3f9a1c02-7`, which carries the id of the
+   progress file and the number of the save. They are flushed, their folders too ("fsync of a file does not ensure that the
+   entry in the directory has reached disk": fsync(2)).
+3. *Publish.* A new progress file that names them, with sizes and digests, is written beside the old one, flushed, locked,
+   and put in its place by one `os.replace`, which is atomic (rename(2)). Before it the old save counts, after it the new.
+4. *Settle.* What was there is moved aside into the hidden folder, what was staged is moved to its place, and the hidden
+   folder is deleted; so is what the save before had and the new one has not.
+
+A crash before 3 leaves hidden folders numbered one above the save that counts: debris, deleted at the next start. A crash
+after 3 leaves some of 4 undone: the next start does the rest, for the progress file names every path and what is to be there.
+A removal is a commit of nothing, after which the progress file itself goes. What carries another size or digest than
+the progress file names is somebody else's, and is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ._errors import RestartError, describe
+from ._progress import RECORD_SIZE, Header, Stamp, Tail, absolute, decode, encode, relative
+from ._signals import held
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Storage", "opened", "require_folder"]
+
+WINDOWS = sys.platform == "win32"
+FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
+RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
+_PARALLEL_SIZE = 1 << 20  # bytes; a thread costs less than flushing and digesting one after the other from here on
+_BINARY: int = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+_WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh"
+
+_opened: dict[str, Storage] = {}  # the storages of this process that hold their progress file, by path
+_guard = threading.RLock()
+
+
+class _exclusive(held):
+    """One start, commit or take-over at a time, and none that a signal breaks off."""
+
+    def __enter__(self) -> None:
+        _guard.acquire()
+        super().__enter__()
+
+    def __exit__(self, *failure: object) -> None:
+        _guard.release()
+        super().__exit__(*failure)
+
+
+def opened() -> list[Storage]:
+    """Return the storages that this process has open."""
+    return list(_opened.values())
+
+
+class Storage:
+    """A progress file and all that is saved with it, locked for this process from `acquire` to `release` or `remove`.
+
+    Args:
+        path: Where the progress file is, absolute and without links.
+        name: The path as the user gave it, for messages.
+        loop: What the progress file shall say of the loop.
+    """
+
+    def __init__(self, path: str, name: str, loop: dict[str, Any] | None = None) -> None:
+        self.path, self.name = path, name
+        self.folder, base = os.path.split(path)
+        self._staged = os.path.join(self.folder, f".{base}.staged")
+        self._lock: int | None = None  # the descriptor that carries the lock: to close it is to give up the lock
+        self._writer: int | None = None  # the one that records are written with; None: look before writing
+        self._lost = ""  # why this storage may not be used any more
+        self._forked = False  # a child of fork: it saves nothing
+        self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
+        self._unflushed: set[str] = set()  # folders in which names have changed
+        self.users: dict[str, Any] = {}  # which counter uses which path; the counters keep it
+        self.loop = loop or {}
+        self.position = 0
+        self.header = Header("")
+        self.acquire()
+
+    # From the start to the end.
+
+    def acquire(self) -> None:
+        """Lock the progress file, or make one without a save; finish what a crash has left undone.
+
+        Raises:
+            RestartError: in use by another process, not a progress file, a folder that cannot be written.
+        """
+        with _exclusive():
+            other = _opened.get(self.path)
+            if other is not None:
+                other._lose(f"{self.name}: a newer counter for the same path has taken over; use that one")
+            if os.path.isdir(self.path):
+                raise RestartError(f"{self.name}: a folder; give the path of a file")
+            require_folder(self.folder, self.name)
+            try:
+                while not (self._resume() if os.path.lexists(self.path) else self._create()):
+                    pass
+            except OSError as error:
+                raise RestartError(f"{self.name}: cannot be used: {describe(error)}; choose another path") from error
+
+    def release(self) -> None:
+        """Let go of the progress file. One without a save goes, unless a loop inside has one."""
+        with _exclusive():
+            if _opened.get(self.path) is self:
+                if not self.is_saved and not any(map(os.path.lexists, self.header.inner_files)):
+                    self._unlink()
+                self._close()
+
+    def remove(self) -> None:
+        """Delete the progress, all that was saved with it, and what loops inside have left.
+
+        Raises:
+            RestartError: where the disk fails; the next start finishes the removal then.
+        """
+        with _exclusive():
+            if not self._may_write():
+                return
+            try:
+                self._remove()
+            except OSError as error:
+                raise self._failed(error, "removed", "run again to finish the removal") from error
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a newer counter has taken over."""
+        return bool(self._lost)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is a save; position 0 with nothing registered is none."""
+        return self.position > 0 or any(self.header.files.values()) or bool(self.header.loop.get("finished"))
+
+    # Saving.
+
+    def write(self, position: int) -> None:
+        """Save the position alone: one small write to an open file, flushed once a second."""
+        writer = self._writer
+        if writer is None:
+            self._look_and_write(position)
+            return
+        try:
+            if _write_at(writer, self._record(position), self._slots[0]) != RECORD_SIZE:
+                raise OSError("only a part could be written")
+        except OSError as error:
+            raise self._failed(error) from error
+        self.position = position
+        if time.monotonic() > self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring the position to the device, and publish it where a file is published on closing."""
+        with _exclusive():
+            if self._writer is None:
+                return
+            try:
+                os.fsync(self._writer)
+                self._slots = self._slots[1], self._slots[0]
+                self.pause()
+                if not self._open_writer():
+                    self._publish(self.position, self.header)
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def pause(self) -> None:
+        """Close the writer, so that the next `write` looks first."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            os.close(writer)
+
+    def commit(self, position: int, writers: Mapping[str, Callable[[str], object]], kept: Iterable[str] = ()) -> None:
+        """Save the position and everything else as one moment.
+
+        Args:
+            position: The index of the next item.
+            writers: For each path what writes the contents; called with the path to write to.
+            kept: Paths that were saved before and stay as they are. All others go.
+
+        Raises:
+            RestartError: where a writer or the disk fails. The save before is still whole then.
+        """
+        with _exclusive():
+            if not self._may_write():
+                return
+            try:
+                self._settle()  # what a failure has left undone
+                old = self.header.files
+                for path in writers:
+                    self.check(path)
+                if writers.keys() - old.keys():
+                    self._publish(self.position, self.header._replace(files={**dict.fromkeys(writers), **old}))
+                    old = self.header.files
+                files = {path: old[path] for path in kept}
+                self._stage_and_publish(position, writers, self.header._replace(loop=self.loop, files=files), old)
+                self._settle()
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def claim(self, path: str) -> None:
+        """Name the progress file of a loop inside this one before it is made, so that it cannot outlive this one."""
+        with _exclusive():
+            if self._may_write():
+                self.pause()
+                if path not in self.header.inner_files:
+                    try:
+                        header = self.header._replace(inner_files=(*self.header.inner_files, path))
+                        self._publish(self.position, header)
+                    except OSError as error:
+                        raise self._failed(error) from error
+
+    # What was saved.
+
+    def check(self, path: str) -> None:
+        """Raise where something stands at `path` that this storage has not put there."""
+        stamp = self.header.files.get(path)
+        if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
+            wrong = "was changed by somebody else after it was saved" if stamp else "is there, but belongs to no save"
+            raise RestartError(f"{path}: {wrong} of {self.name}; move it away, or give another path")
+
+    def holds(self, path: str) -> bool:
+        """Whether something is saved at `path`; if so, it is there and as it was saved.
+
+        Raises:
+            RestartError: it is missing, changed or damaged, or foreign.
+        """
+        stamp = self.header.files.get(path)
+        if stamp is None:
+            self.check(path)
+        elif not os.path.lexists(path):
+            raise RestartError(f"{path}: missing, but {self.name} was saved with it; {_WAY_OUT.format(self.name)}")
+        elif stamp != _stamp(path):
+            raise RestartError(f"{path}: changed or damaged since it was saved; {_WAY_OUT.format(self.name)}")
+        else:
+            self._seen[path] = _look(path)
+        return stamp is not None
+
+    def relative(self, path: str) -> str:
+        """Name `path` as the progress file does."""
+        return relative(path, self.folder)
+
+    def absolute(self, path: str) -> str:
+        """Undo `relative`."""
+        return absolute(path, self.folder)
+
+    # The start.
+
+    def _create(self) -> bool:
+        """Make a progress file without a save; return False where somebody else was faster.
+
+        It appears whole and locked. Two that start at once meet at the staged file: one gets the lock on it.
+        """
+        lock = self._open_locked(self._staged, os.O_CREAT)
+        if lock is None:
+            return False
+        try:
+            if os.path.lexists(self.path):
+                os.close(lock)
+                return False
+            os.ftruncate(lock, 0)
+            header = self._signed(Header(os.urandom(4).hex(), loop=self.loop))
+            data, tail = encode(header, 0, self.folder)
+            _write(lock, data)
+            _replace(self._staged, self.path)
+        except BaseException:
+            os.close(lock)
+            _delete(self._staged)
+            raise
+        self._adopt(lock, header, 0, tail, len(data))
+        self._is_flushed = False
+        return True
+
+    def _resume(self) -> bool:
+        """Take up the progress file that is there; return False where it went away, or said that the work is done."""
+        lock = self._open_locked(self.path, 0)
+        if lock is None:
+            return False
+        try:
+            with open(lock, "rb", closefd=False) as file:
+                data = file.read()
+            progress = decode(data, self.folder)
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, ValueError):
+                raise RestartError(f"{self.name}: {error}; move it away, or give another path") from error
+            raise
+        tail = Tail(progress.seal, progress.use + 1, os.getpid(), socket.gethostname())
+        self._adopt(lock, progress.header, progress.position, tail, len(data))
+        self._slots = progress.slots
+        self._is_flushed = True
+        try:
+            self._recover()
+        except BaseException:
+            self._close()
+            raise
+        return _opened.get(self.path) is self
+
+    def _recover(self) -> None:
+        """Finish what was begun: roll a commit forward, delete what was staged for the next one, end a removal."""
+        self._settled = False
+        _delete(self._staged)
+        for path in self.header.files:
+            _delete(self._workplace(path, self.header.save + 1))
+        self._settle()
+        if self.header.over:
+            self._remove()
+        elif self._open_writer():  # say who uses it now
+            self.write(self.position)
+            self.pause()
+
+    def _open_locked(self, path: str, flags: int) -> int | None:
+        """Open and lock the file at `path`; None where it was not the one at that path any more when the lock came."""
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise RestartError(f"{self.name}: not a file; give another path")
+        try:
+            lock = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
+        except FileNotFoundError:
+            return None
+        try:
+            if not _lock(lock):
+                raise RestartError(f"{self.name}: in use by {self._holder(lock)}; wait for it to end, or stop it")
+            if _identity(os.stat(path)) == _identity(os.fstat(lock)):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+        return None
+
+    def _holder(self, lock: int) -> str:
+        try:
+            with open(lock, "rb", closefd=False) as file:
+                return decode(file.read(), self.folder).holder
+        except (OSError, ValueError):  # it is only just being made
+            return "another process"
+
+    # The end.
+
+    def _remove(self) -> None:
+        for path in self.header.inner_files:
+            _remove_inner(path, self)
+        if self.header.files:
+            self._publish(self.position, self.header._replace(files={}, over=True), self.header.files)
+            self._settle()
+        self._flush_folders()
+        self._unlink()
+        if self._is_flushed:  # or a power failure might bring back what is done
+            _flush_folder(self.folder)
+        self._close()
+
+    def _unlink(self) -> None:
+        if self._is_here():
+            os.unlink(self.path)
+        self.position, self.header = 0, Header("")
+
+    def _close(self) -> None:
+        self.pause()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+        if _opened.get(self.path) is self:
+            del _opened[self.path]
+
+    def _lose(self, reason: str) -> None:
+        """Be taken over. Another thread may be about to write: its descriptor stays open, or it would hit another file."""
+        self._lost = reason
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            weakref.finalize(self, os.close, writer)
+        self._close()
+
+    def _fork(self) -> None:
+        """Become the storage of a forked child: let the descriptors go, but not the lock, and save nothing."""
+        self._forked = True
+        self._close()
+
+    # The commit.
+
+    def _may_write(self) -> bool:
+        """Whether there is anything to do; make sure of the lock if so."""
+        if self._forked:
+            return False
+        if self._lost:
+            raise RestartError(self._lost)
+        if _opened.get(self.path) is not self:  # released: the loop was left, but is saved or removed after all
+            known = self.header.id, self.header.save, self.position
+            self.acquire()
+            if self.is_saved and known != (self.header.id, self.header.save, self.position):
+                self._close()
+                raise RestartError(f"{self.name}: saved by another counter since; make a new counter")
+        return True
+
+    def _look_and_write(self, position: int) -> None:
+        with _exclusive():
+            if not self._may_write():
+                return
+            try:
+                for path in self.header.inner_files:
+                    _remove_inner(path, self, position)
+                if self._is_flushed and self.loop == self.header.loop and self._open_writer():
+                    self.write(position)
+                else:
+                    self._publish(position, self.header._replace(loop=self.loop))
+                    self._open_writer()
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def _open_writer(self) -> bool:
+        """Open the progress file for records; False where somebody has deleted it."""
+        if not self._is_here():
+            return False
+        self._writer = os.open(self.path, os.O_RDWR | _BINARY)
+        self._due = time.monotonic() + FLUSH_SECONDS
+        return True
+
+    def _is_here(self) -> bool:
+        """Whether our progress file is at its path; raise where another one is."""
+        try:
+            here = _identity(os.stat(self.path))
+        except FileNotFoundError:
+            return False
+        if here != self._own_identity:
+            raise RestartError(f"{self.name}: replaced by somebody else while it was in use; move that away and run again")
+        return True
+
+    def _stage_and_publish(
+        self,
+        position: int,
+        writers: Mapping[str, Callable[[str], object]],
+        header: Header,
+        old: Mapping[str, Stamp | None],
+    ) -> None:
+        number = self.header.save + 1
+        try:
+            files = header.files | {path: self._stage(path, number, write) for path, write in writers.items()}
+            self._publish(position, header._replace(files=files), old)
+        except BaseException:
+            if self.header.save < number:
+                for path in writers:
+                    with contextlib.suppress(OSError):  # the next start deletes what cannot be deleted now
+                        _delete(self._workplace(path, number))
+            raise
+
+    def _stage(self, path: str, number: int, write: Callable[[str], object]) -> Stamp:
+        """Write new contents beside their final path, and bring them to the device."""
+        place, base = self._workplace(path, number), os.path.basename(path)
+        os.mkdir(place)
+        try:
+            write(os.path.join(place, base))
+        except Exception as error:
+            raise self._failed(error, f"saved, writing {path}") from error
+        found = os.listdir(place)
+        if found != [base]:
+            wrote = " and ".join(sorted(found)) or "nothing"
+            raise RestartError(f"{path}: the function to save it wrote {wrote} instead; give the path it really writes to")
+        stamp = _flushed_stamp(os.path.join(place, base))
+        _flush_folder(place)
+        self._unflushed.add(os.path.dirname(path))
+        return stamp
+
+    def _publish(self, position: int, header: Header, before: Mapping[str, Stamp | None] | None = None) -> None:
+        """Make `header` and `position` count, all at once."""
+        self._settle()
+        self._flush_folders()
+        former = {path: stamp for path, stamp in (before or {}).items() if stamp}
+        header = self._signed(header._replace(save=self.header.save + 1, before=former))
+        data, tail = encode(header, position, self.folder)
+        lock = os.open(self._staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+        try:
+            _lock(lock)
+            _write(lock, data)
+            os.fsync(lock)
+            self._is_here()
+            _replace(self._staged, self.path)
+        except BaseException:
+            os.close(lock)
+            with contextlib.suppress(OSError):
+                _delete(self._staged)
+            raise
+        self._adopt(lock, header, position, tail, len(data))
+        self._settled = not (header.files or former)
+        self._is_flushed = True
+        _flush_folder(self.folder)
+
+    def _adopt(self, lock: int, header: Header, position: int, tail: Tail, size: int) -> None:
+        """Use the progress file behind `lock` from now on."""
+        self._own_identity = _identity(os.fstat(lock))
+        self._close()
+        if WINDOWS:  # an open file cannot be replaced there
+            os.close(lock)
+        else:
+            self._lock = lock
+        _opened[self.path] = self
+        self.header, self.position, self._record = header, position, tail.record
+        self._slots = size - RECORD_SIZE, size - 2 * RECORD_SIZE
+        self._settled = True
+        self._due = time.monotonic() + FLUSH_SECONDS
+
+    def _signed(self, header: Header) -> Header:
+        return header._replace(written=_now(), process=os.getpid(), host=socket.gethostname())
+
+    def _settle(self) -> None:
+        """Bring everything that was published to its place, and delete what the save before had and this one has not."""
+        if self._settled:
+            return
+        header = self.header
+        for path in header.files.keys() | header.before.keys():
+            stamp = header.files.get(path)
+            if stamp:
+                self._place(path, stamp)
+            elif path in header.before and os.path.lexists(path) and self._is_ours(path, header.before[path]):
+                self._set_aside(path)
+            _delete(self._workplace(path, header.save))
+        self._settled = True
+
+    def _place(self, path: str, stamp: Stamp) -> None:
+        place, base = self._workplace(path, self.header.save), os.path.basename(path)
+        new = os.path.join(place, base)
+        if not os.path.lexists(new):  # in its place already, or kept
+            return
+        former = self.header.before.get(path)
+        if os.path.lexists(path):
+            if not (former and self._is_ours(path, former)):
+                raise RestartError(f"{path}: belongs to no save of {self.name}; move it away and run again")
+            os.rename(path, new + ".former")
+        os.rename(new, path)
+        self._seen[path] = _look(path)
+        self._unflushed.add(os.path.dirname(path))
+
+    def _set_aside(self, path: str) -> None:
+        """Move something out of its place before it is deleted, so that half a folder is never taken for the whole."""
+        place = self._workplace(path, self.header.save)
+        _delete(place)
+        os.mkdir(place)
+        os.rename(path, os.path.join(place, os.path.basename(path)))
+        self._unflushed.add(os.path.dirname(path))
+
+    def _workplace(self, path: str, number: int) -> str:
+        folder, base = os.path.split(path)
+        return os.path.join(folder, f".{base}.{self.header.id}-{number}")
+
+    def _is_ours(self, path: str, stamp: Stamp) -> bool:
+        return self._seen.get(path) == _look(path) or _stamp(path) == stamp
+
+    def _flush_folders(self) -> None:
+        while self._unflushed:
+            folder = next(iter(self._unflushed))
+            _flush_folder(folder)
+            self._unflushed.discard(folder)
+
+    def _failed(self, error: Exception, what: str = "saved", advice: str = "the save before is whole") -> RestartError:
+        return RestartError(f"{self.name}: could not be {what}: {describe(error)}; {advice}")
+
+
+def require_folder(folder: str, name: str) -> None:
+    """Raise where nothing can be written in `folder`."""
+    if not os.path.isdir(folder):
+        raise RestartError(f"{name}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RestartError(f"{name}: the folder {folder} cannot be written to; choose another one")
+
+
+def _remove_inner(path: str, outer: Storage, position: int | None = None) -> None:
+    """Delete what a loop inside has left, unless it belongs to the item at `position`."""
+    inner = _opened.get(path)
+    known = inner is not None
+    if inner is None:
+        if not os.path.isfile(path):
+            return
+        try:
+            inner = Storage(path, path)
+        except RestartError:  # somebody else's by now
+            return
+    around = {inner.absolute(where): at for where, at in (inner.loop or inner.header.loop).get("around", ())}
+    if outer.path in around and around[outer.path] != position:
+        inner.remove()
+    elif not known:
+        inner.release()
+
+
+def _lock(file: int) -> bool:
+    """Take the lock on an open file; False where another process has it. Some file systems have no locks."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    return True
+
+
+def _replace(source: str, target: str) -> None:
+    give_up = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _seek_and_write(file: int, data: bytes, at: int) -> int:
+    os.lseek(file, at, os.SEEK_SET)
+    return os.write(file, data)
+
+
+_write_at = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite
+
+
+def _delete(path: str) -> None:
+    """Delete a file or a folder with all that is in it, if it is there."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        for name in os.listdir(path):
+            _delete(os.path.join(path, name))
+        os.rmdir(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _flush(path: str) -> None:
+    """Bring a file, or a folder with all that is in it, to the device."""
+    if os.path.islink(path):
+        return
+    if os.path.isdir(path):
+        for name in os.listdir(path):
+            _flush(os.path.join(path, name))
+        _flush_folder(path)
+    else:
+        _flush_open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+
+
+def _flush_folder(path: str) -> None:
+    """Bring the names in a folder to the device. Windows does that by itself, and cannot open a folder."""
+    if not WINDOWS:
+        _flush_open(path, os.O_RDONLY)
+
+
+def _flush_open(path: str, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _flushed_stamp(path: str) -> Stamp:
+    """Flush and digest what was staged, large things both at once: each takes as long as writing it did."""
+    if os.path.getsize(path) < _PARALLEL_SIZE:
+        _flush(path)
+        return _stamp(path)
+    errors: list[OSError] = []
+
+    def flush() -> None:
+        try:
+            _flush(path)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        stamp = _stamp(path)
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return stamp
+
+
+def _stamp(path: str) -> Stamp:
+    """Digest a file, or a folder with all that is in it."""
+    from hashlib import blake2b
+
+    digest, size = blake2b(digest_size=16), 0
+    for part in _contents(path):
+        digest.update(part)
+        size += len(part)
+    return Stamp(size, digest.hexdigest())
+
+
+def _contents(path: str) -> Iterator[bytes]:
+    """All bytes of a file; of a folder, names and lengths as well."""
+    if os.path.islink(path):
+        yield os.fsencode(os.readlink(path))
+    elif os.path.isdir(path):
+        for name in sorted(os.listdir(path)):
+            inner = os.path.join(path, name)
+            kind = "link" if os.path.islink(inner) else "folder" if os.path.isdir(inner) else "file"
+            yield os.fsencode(f"\0{kind}\0{name}\0{os.lstat(inner).st_size if kind == 'file' else ''}\0")
+            yield from _contents(inner)
+        yield b"\0end\0"
+    else:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+
+def _look(path: str) -> tuple[int, ...]:
+    """What tells, without reading it, that something has not been touched. Renaming changes none of it."""
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _now() -> str:
+    """The time in UTC, as ISO 8601 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _after_fork() -> None:
+    global _guard
+    _guard = threading.RLock()  # a thread that is not in the child may have held it
+    for storage in list(_opened.values()):
+        storage._fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
