@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -228,6 +227,8 @@ class CounterClosier:
             other.is_finished = other.is_finished or other is not self
         storage.loop = self._host._describe()
         if not (self._is_entered or self._each_save):
+            import warnings
+
             text = f"{self.name}: this loop is never saved; use a with statement, or each_save=True"
             warnings.warn(text, UserWarning, stacklevel=4)
         self._log_start(storage)

@@ -155,6 +155,7 @@ class Loop(Generator[T, None, None]):
             self._is_between = True
             self.counter.end()
         finally:
+            _scope.stop_running(self)
             self.counter.leave()
 
 

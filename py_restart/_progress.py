@@ -1,8 +1,8 @@
 """The progress file as a value: header and records <-> bytes. No I/O, no clock.
 
     {"format": "py_restart", "version": 1, ..., "check": "5f0c4a11"}
-    position                   42 check 9d1e03b7 use 2 by process 4242 on colab
-    position                    7 check 22ab90fe use 1 by process 3131 on colab
+    position 42 check 2771537341 use 2 by process 4242 on colab
+    position 7 check 1850302612 use 1 by process 3131 on colab
 
 The header, one JSON object on the first line, is written once for each commit, with the whole file. After it come two
 records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been flushed,
@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import os
 from binascii import crc32
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["RECORD_SIZE", "Header", "Progress", "Stamp", "Tail", "absolute", "decode", "encode", "relative"]
+__all__ = ["RECORD_SIZE", "Header", "Progress", "Stamp", "absolute", "decode", "encode", "recorder", "relative"]
 
 RECORD_SIZE = 128
 _VERSION = 1
 _START = b'{"format": "py_restart", "version": '
 _CHECK = b', "check": "%08x"}\n'
-_RECORD = b"position %20d"
-_CHECKED = b"%b check %08x%b"
+_RECORD = b"position %d check %d%b"
+_FACTOR = 40503
 _VERSION_KEY = b'{"version": '
-_TEXT_AT = len(_CHECKED % (_RECORD % 0, 0, b""))
 
 
 class Stamp(NamedTuple):
@@ -55,21 +55,22 @@ class Header(NamedTuple):
     host: str = ""
 
 
-class Tail:
-    """Makes the records of one use of a progress file by one process."""
+def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
+    """Return what makes the records of one use of a progress file: bytes that fill all of a record but its line end.
 
-    def __init__(self, seal: int, use: int, process: int, host: str) -> None:
-        text = f" use {use} by process {process} on {host}".encode("ascii", "replace")
-        self.text = text.ljust(RECORD_SIZE)[: RECORD_SIZE - _TEXT_AT - 1] + b"\n"
-        self.seed = crc32(self.text, seal)
+    The check number is a multiple of the position, so that a wrong position needs several wrong digits to match, and keyed
+    with a CRC of everything else. A CRC of each record would take longer to compute and to print than the record to write.
+    """
+    text = f" use {use} by process {process} on {host}".encode("ascii", "replace")[:60]
+    key = crc32(text, seal)
 
-    def record(self, position: int) -> bytes:
-        """Return the bytes of one record."""
-        body = _RECORD % position
-        return _CHECKED % (body, crc32(body, self.seed), self.text)
+    def record(position: int) -> bytes:
+        return (_RECORD % (position, position * _FACTOR + key, text)).ljust(RECORD_SIZE - 1)
+
+    return record
 
 
-def encode(header: Header, position: int, folder: str) -> tuple[bytes, Tail]:
+def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[[int], bytes]]:
     """Return the bytes of a whole progress file in `folder`, and what makes further records for it."""
     import json  # here and not above: it would double the time that importing this library takes
 
@@ -81,8 +82,8 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Tail]:
     text = _START + json.dumps({"version": _VERSION, **fields}).encode()[len(_VERSION_KEY) : -1]
     text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
     line = text + _CHECK % crc32(text)
-    tail = Tail(crc32(line), 1, header.process, header.host)
-    return line + 2 * tail.record(position), tail
+    record = recorder(crc32(line), 1, header.process, header.host)
+    return line + 2 * (record(position) + b"\n"), record
 
 
 class Progress(NamedTuple):
@@ -136,12 +137,15 @@ def decode(data: bytes, folder: str) -> Progress:
 
 
 def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
-    """Return use, position and holder, or None where the record is not whole."""
-    body, text = record[: len(_RECORD % 0)], record[_TEXT_AT:]
-    if record[len(body) : _TEXT_AT] != b" check %08x" % crc32(body, crc32(text, seal)):
+    """Return use, position and holder, or None where the record is not what would be written for them."""
+    import re
+
+    match = re.match(rb"position (\d{1,24}) check \d+ use (\d{1,12}) by (process (\d{1,12}) on (.*?)) *\n", record)
+    if match is None:
         return None
-    use, _, holder = text.decode("ascii").strip().removeprefix("use ").partition(" by ")
-    return int(use), int(body[len("position") :]), holder
+    position, use, holder, process, host = match.groups()
+    again = recorder(seal, int(use), int(process), host.decode("ascii", "replace"))
+    return (int(use), int(position), holder.decode()) if again(int(position)) + b"\n" == record else None
 
 
 def _header(fields: dict[str, Any], folder: str) -> Header:

@@ -102,10 +102,9 @@ def running() -> list[Loop[Any]]:
 
 def start_running(loop: Loop[Any]) -> None:
     """Note that a loop is about to draw its first item."""
-    _running.append(weakref.ref(loop, stop_running))
+    _running.append(weakref.ref(loop))
 
 
-def stop_running(reference: weakref.ref[Loop[Any]]) -> None:
-    """Note that a loop was left."""
-    if reference in _running:
-        _running.remove(reference)
+def stop_running(loop: Loop[Any]) -> None:
+    """Note that a loop was left, and forget those that were thrown away."""
+    _running[:] = [reference for reference in _running if reference() not in (loop, None)]

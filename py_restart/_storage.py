@@ -19,10 +19,8 @@ the progress file names is somebody else's, and is never touched.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import socket
 import sys
 import threading
 import time
@@ -31,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ._errors import RestartError, describe
-from ._progress import RECORD_SIZE, Header, Stamp, Tail, absolute, decode, encode, relative
+from ._progress import RECORD_SIZE, Header, Stamp, absolute, decode, encode, recorder, relative
 from ._signals import held
 
 try:
@@ -102,7 +100,7 @@ class Storage:
         Raises:
             RestartError: in use by another process, not a progress file, a folder that cannot be written.
         """
-        with _exclusive():
+        with _guard:  # a signal may break it off as a kill may
             other = _opened.get(self.path)
             if other is not None:
                 other._lose(f"{self.name}: a newer counter for the same path has taken over; use that one")
@@ -116,8 +114,11 @@ class Storage:
                 raise RestartError(f"{self.name}: cannot be used: {describe(error)}; choose another path") from error
 
     def release(self) -> None:
-        """Let go of the progress file. One without a save goes, unless a loop inside has one."""
-        with _exclusive():
+        """Let go of the progress file. One without a save goes, unless a loop inside has one.
+
+        The garbage collector may call this at any moment, and so it does without what holds signals back.
+        """
+        with _guard:
             if _opened.get(self.path) is self:
                 if not self.is_saved and not any(map(os.path.lexists, self.header.inner_files)):
                     self._unlink()
@@ -156,7 +157,7 @@ class Storage:
             self._look_and_write(position)
             return
         try:
-            if _write_at(writer, self._record(position), self._slots[0]) != RECORD_SIZE:
+            if _write_at(writer, self._record(position), self._slots[0]) < RECORD_SIZE - 1:
                 raise OSError("only a part could be written")
         except OSError as error:
             raise self._failed(error) from error
@@ -272,16 +273,17 @@ class Storage:
             if os.path.lexists(self.path):
                 os.close(lock)
                 return False
-            os.ftruncate(lock, 0)
+            if os.fstat(lock).st_size:  # ext4 flushes what was truncated (auto_da_alloc: ext4(5)), even from empty
+                os.ftruncate(lock, 0)
             header = self._signed(Header(os.urandom(4).hex(), loop=self.loop))
-            data, tail = encode(header, 0, self.folder)
+            data, record = encode(header, 0, self.folder)
             _write(lock, data)
             _replace(self._staged, self.path)
         except BaseException:
             os.close(lock)
-            _delete(self._staged)
+            _clear(self._staged)
             raise
-        self._adopt(lock, header, 0, tail, len(data))
+        self._adopt(lock, header, 0, record, len(data))
         self._is_flushed = False
         return True
 
@@ -299,8 +301,8 @@ class Storage:
             if isinstance(error, ValueError):
                 raise RestartError(f"{self.name}: {error}; move it away, or give another path") from error
             raise
-        tail = Tail(progress.seal, progress.use + 1, os.getpid(), socket.gethostname())
-        self._adopt(lock, progress.header, progress.position, tail, len(data))
+        record = recorder(progress.seal, progress.use + 1, os.getpid(), _host())
+        self._adopt(lock, progress.header, progress.position, record, len(data))
         self._slots = progress.slots
         self._is_flushed = True
         try:
@@ -374,6 +376,8 @@ class Storage:
         self.pause()
         lock, self._lock = self._lock, None
         if lock is not None:
+            if not self._forked:
+                _unlock(lock)
             os.close(lock)
         if _opened.get(self.path) is self:
             del _opened[self.path]
@@ -454,8 +458,7 @@ class Storage:
         except BaseException:
             if self.header.save < number:
                 for path in writers:
-                    with contextlib.suppress(OSError):  # the next start deletes what cannot be deleted now
-                        _delete(self._workplace(path, number))
+                    _clear(self._workplace(path, number))
             raise
 
     def _stage(self, path: str, number: int, write: Callable[[str], object]) -> Stamp:
@@ -481,7 +484,7 @@ class Storage:
         self._flush_folders()
         former = {path: stamp for path, stamp in (before or {}).items() if stamp}
         header = self._signed(header._replace(save=self.header.save + 1, before=former))
-        data, tail = encode(header, position, self.folder)
+        data, record = encode(header, position, self.folder)
         lock = os.open(self._staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
         try:
             _lock(lock)
@@ -491,15 +494,14 @@ class Storage:
             _replace(self._staged, self.path)
         except BaseException:
             os.close(lock)
-            with contextlib.suppress(OSError):
-                _delete(self._staged)
+            _clear(self._staged)
             raise
-        self._adopt(lock, header, position, tail, len(data))
+        self._adopt(lock, header, position, record, len(data))
         self._settled = not (header.files or former)
         self._is_flushed = True
         _flush_folder(self.folder)
 
-    def _adopt(self, lock: int, header: Header, position: int, tail: Tail, size: int) -> None:
+    def _adopt(self, lock: int, header: Header, position: int, record: Callable[[int], bytes], size: int) -> None:
         """Use the progress file behind `lock` from now on."""
         self._own_identity = _identity(os.fstat(lock))
         self._close()
@@ -508,13 +510,13 @@ class Storage:
         else:
             self._lock = lock
         _opened[self.path] = self
-        self.header, self.position, self._record = header, position, tail.record
+        self.header, self.position, self._record = header, position, record
         self._slots = size - RECORD_SIZE, size - 2 * RECORD_SIZE
         self._settled = True
         self._due = time.monotonic() + FLUSH_SECONDS
 
     def _signed(self, header: Header) -> Header:
-        return header._replace(written=_now(), process=os.getpid(), host=socket.gethostname())
+        return header._replace(written=_now(), process=os.getpid(), host=_host())
 
     def _settle(self) -> None:
         """Bring everything that was published to its place, and delete what the save before had and this one has not."""
@@ -608,6 +610,15 @@ def _lock(file: int) -> bool:
     return True
 
 
+def _unlock(file: int) -> None:
+    """Give the lock up at once: a child that was forked just now has the same open file, until it runs `_after_fork`."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        except OSError:  # no locks here; closing the file will do
+            pass
+
+
 def _replace(source: str, target: str) -> None:
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
@@ -640,6 +651,14 @@ def _delete(path: str) -> None:
         os.rmdir(path)
     elif os.path.lexists(path):
         os.unlink(path)
+
+
+def _clear(path: str) -> None:
+    """Delete what was staged in vain. What cannot be deleted now, the next start deletes."""
+    try:
+        _delete(path)
+    except OSError:
+        pass
 
 
 def _flush(path: str) -> None:
@@ -728,6 +747,13 @@ def _look(path: str) -> tuple[int, ...]:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _host() -> str:
+    """The name of this machine. Asking `socket` for it would cost a third of what importing this library does."""
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    return os.environ.get("COMPUTERNAME", "")
 
 
 def _now() -> str:
