@@ -1,9 +1,9 @@
 """CounterClosier, enable_counter, simple_counter: what is registered, when it is saved, when it is over.
 
-A counter keeps its progress in a progress file of its own, unless a loop around it has something registered: then it is
-part of that loop's *moment*. The outermost such counter is the *host*. Its progress file holds the whole tree of loops that
-are running, or have ended, inside its current item, and whoever saves, saves that tree and all that is registered in it,
-in one commit. A counter by itself is a host with nothing inside: there is no other way to save.
+A counter keeps its progress in a progress file of its own, unless a loop around it has something registered: then it
+is part of that loop's *moment*. The outermost such counter is the *host*. Its progress file holds the whole tree of
+loops that are running, or have ended, inside its current item, and whoever saves, saves that tree and all that is
+registered in it, in one commit. A counter by itself is a host with nothing inside: there is no other way to save.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from . import _scope, _signals
 from ._errors import RestartError, describe, note
 from ._loop import Loop, length_of
+from ._progress import relative
 from ._state import Functions, Object
 from ._storage import Storage, opened, require_folder
 
 __all__ = ["CounterClosier", "enable_counter", "simple_counter"]
 
 T = TypeVar("T")
-StrPath = "str | os.PathLike[str]"
 _COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
+_NOTICEABLE = 0.05  # seconds of saving below which nobody minds
 
 
 class CounterClosier:
     """Counts one loop, and saves where it is together with what is registered. `enable_counter` makes it.
 
-    Use it in a `with` statement, which saves when the block ends by an exception and deletes what was saved when it ends
-    without one, or with `each_save`, or both.
+    Use it in a `with` statement, which saves when the block ends by an exception and deletes what was saved when it
+    ends without one, or with `each_save`, or both.
     """
 
     def __init__(
@@ -55,9 +56,12 @@ class CounterClosier:
         self._saved: dict[str, Any] | None = None  # what is saved of this one
         self._around: list[tuple[CounterClosier, int]] = []  # the counters around, and where each one was
         self._storage: Storage | None = None
+        self._path = path
         self._host = self
         self._block: _scope.Block | None = None
-        self._is_entered = self._is_watching = self._is_closed = False
+        self._is_entered = self._is_watching = self._is_judged = False
+        self._began = self._last_save = self._spent = 0.0
+        self._saves = 0
         self.is_finished = False
         self.start = 0
         if use_tempfile:
@@ -78,10 +82,7 @@ class CounterClosier:
         """
         if self._loop is not None:
             raise RestartError(f"{self.name}: this counter has counted a loop already; make another counter")
-        if isinstance(iterable, Loop):
-            raise RestartError(f"{self.name}: {_NO_SOURCE}")
-        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__") and not callable(iterable):
-            raise TypeError(f"{self.name}: a {type(iterable).__name__} is not iterable; give an iterable or a function")
+        _require_iterable(iterable, self.name)
         self._loop = Loop(self, iterable, self._span)
         return self._loop
 
@@ -89,8 +90,8 @@ class CounterClosier:
         """Register an object, and return it as it was saved, or as it is where nothing was saved.
 
         Args:
-            obj: Anything that can be pickled. Changes made to it in place are saved; of an immutable one, assign the new
-                value to `object`.
+            obj: Anything that can be pickled. Changes made to it in place are saved; of an immutable one, assign the
+                new value to `object`.
             obj_path: The file to pickle it to. It must not exist unless this counter has saved it.
 
         Raises:
@@ -110,9 +111,9 @@ class CounterClosier:
         """Register functions that save and load, and call those that load where something was saved.
 
         Args:
-            save_funcs: Each is called with a path, and writes a file or a folder there.
-            load_funcs: Each is called with the path of what was saved.
-            func_paths: For each pair its path. The functions get it as the type that was given, with the same file name.
+            save_funcs: Each is called with a path, and writes a file or a folder there. load_funcs: Each is called
+            with the path of what was saved. func_paths: For each pair its path. The functions get it as the type that
+            was given, with the same file name.
 
         Raises:
             TypeError: one of them is not a function.
@@ -122,7 +123,9 @@ class CounterClosier:
         triples = list(save_funcs), list(load_funcs), list(func_paths)
         if len({len(column) for column in triples}) != 1:
             lengths = ", ".join(str(len(column)) for column in triples)
-            raise ValueError(f"{self.name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each")
+            raise ValueError(
+                f"{self.name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each"
+            )
         for function in (*triples[0], *triples[1]):
             if not callable(function):
                 raise TypeError(f"{self.name}: a {type(function).__name__} is not a function")
@@ -148,7 +151,7 @@ class CounterClosier:
 
     @property
     def position(self) -> int:
-        """The index of the item to run next; inside the loop of the one that is running, after a failure of the one that failed."""
+        """The index of the item to run next; inside the loop, of the running one; after a failure, the failed one."""
         return self.start if self._loop is None else self._loop.position
 
     def save(self) -> None:
@@ -200,7 +203,6 @@ class CounterClosier:
                 else:
                     self._save_after(error)
             finally:
-                self._is_closed = True
                 if self._storage is not None and self._host is self and (self._block is None or error is not None):
                     self._storage.release()
                 if self._is_watching:
@@ -214,7 +216,7 @@ class CounterClosier:
         lost = self._storage is None or self._storage.is_lost
         return lost or any(counter.is_superseded for counter, _ in self._around)
 
-    def begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
+    def begin(self, loop: Loop[Any]) -> Callable[[int], Any] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         storage = self._storage
         if storage is None:
@@ -233,7 +235,6 @@ class CounterClosier:
             warnings.warn(text, UserWarning, stacklevel=4)
         self._log_start(storage)
         self._began = self._last_save = time.monotonic()
-        self._spent = 0.0
         if not self._each_save:
             return None
         is_plain = self._host is self and not self._states and not self._interval
@@ -276,13 +277,16 @@ class CounterClosier:
     def _open_own(self, path: str) -> None:
         self._block = _scope.config.parent
         if self._block is not None:
-            self._block.enter(self, (path, *((counter._path, position) for counter, position in self._around)), self.name)
-        self._path = path
+            self._block.enter(
+                self, (path, *((counter._path, position) for counter, position in self._around)), self.name
+            )
         if self._around:
             _storage_of(self._around[-1][0]).claim(path)
         folder = os.path.dirname(path)
-        around = [[os.path.relpath(counter._path, folder), position] for counter, position in self._around]
-        storage = Storage(path, self.name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []})
+        around = [[relative(counter._path, folder), position] for counter, position in self._around]
+        storage = Storage(
+            path, self.name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
+        )
         known = {storage.absolute(where): at for where, at in storage.header.loop.get("around", [])}
         if any(known.get(counter._path, position) != position for counter, position in self._around):
             storage.remove()  # out of date: a loop around is at another item now
@@ -301,10 +305,14 @@ class CounterClosier:
         storage = _storage_of(host)
         require_folder(os.path.dirname(path), self.name)
         if os.path.lexists(path):
-            raise RestartError(f"{self.name}: is there, but this loop is saved in {host.name}; move it away, or give another path")
+            raise RestartError(
+                f"{self.name}: is there, but this loop is saved in {host.name}; move it away, or give another path"
+            )
         if any(counter._path == path for counter in parent._current_inside()):
-            raise RestartError(f"{self.name}: used for two loops in one item of {parent.name}; give each loop a path of its own")
-        self._path, self._host, self._storage = path, host, storage
+            raise RestartError(
+                f"{self.name}: used for two loops in one item of {parent.name}; give each loop a path of its own"
+            )
+        self._host, self._storage = host, storage
         pending = parent._current_pending()
         self._saved = next((record for record in pending if storage.absolute(record["path"]) == path), None)
         parent._pending = [record for record in pending if record is not self._saved]
@@ -330,7 +338,7 @@ class CounterClosier:
         for storage in opened():
             user = storage.users.get(path)
             if (user is not None and user._is_current) or (storage.path == path and name is not self.name):
-                raise RestartError(f"{name}: in use for something else in this program; give every file a path of its own")
+                raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
     def _require_same_loops_around(self) -> None:
         loops = _scope.running()
@@ -351,12 +359,14 @@ class CounterClosier:
         for path in sorted(saved - registered):
             raise RestartError(f"{self.name}: saved with {path}, which is not registered; register it, or {_AFRESH}")
         for path in sorted(registered - saved):
-            raise RestartError(f"{self.name}: saved without {path}, which is registered; do not register it, or {_AFRESH}")
+            raise RestartError(f"{self.name}: saved without {path}, which is registered; remove that, or {_AFRESH}")
 
     def _compare_length(self, length: int | None) -> None:
         former = self._saved and self._saved["length"]
         if length is not None and self.start > length and not self.is_finished:
-            raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable has {length} items; {_GIVE_SAME}")
+            raise RestartError(
+                f"{self.name}: saved at position {self.start}, but the iterable has {length} items; {_GIVE_SAME}"
+            )
         if former is not None and length is not None and former != length:
             _log("WARNING", f"{self.name}: saved with an iterable of {former} items, which has {length} now")
 
@@ -390,7 +400,7 @@ class CounterClosier:
                 storage.check(state.path)
                 _attempt(state.rehearse, f"{state.path}: the object cannot be pickled", "register one that can")
         self._states += states
-        storage.users.update(dict.fromkeys((state.path for state in states), self))
+        storage.users.update({state.path: self for state in states})
 
     def _last_object(self) -> Object:
         for state in reversed(self._states):
@@ -417,6 +427,7 @@ class CounterClosier:
         self._save()
         self._last_save = time.monotonic()
         self._spent += self._last_save - began
+        self._saves += 1
 
     def _save_at_boundary(self, position: int) -> None:
         if time.monotonic() - self._last_save >= self._interval:
@@ -488,11 +499,12 @@ class CounterClosier:
             "length": length_of(self._loop),
             "around": [[storage.relative(counter._path), position] for counter, position in self._around],
             "registered": [storage.relative(state.path) for state in self._states],
-            "inside": [
-                *({"path": storage.relative(inner._path), "position": inner.position} | inner._describe() for inner in self._current_inside()),
-                *self._current_pending(),
-            ],
+            "inside": [counter._record() for counter in self._current_inside()] + self._current_pending(),
         }
+
+    def _record(self) -> dict[str, Any]:
+        """What the progress file of the host says of this loop."""
+        return {"path": _storage_of(self).relative(self._path), "position": self.position, **self._describe()}
 
     # What it says.
 
@@ -507,10 +519,13 @@ class CounterClosier:
             _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {storage.header.written}")
 
     def _judge(self) -> None:
-        """Say so, once, where saving takes too much of the loop's time."""
+        """Say, once, that saving takes too much of the loop's time, and what would help."""
         total = time.monotonic() - self._began
-        if self._each_save and self._spent > _COSTLY * total:
-            ...
+        if self._saves and not self._is_judged and self._spent > max(_COSTLY * total, _NOTICEABLE):
+            self._is_judged = True
+            interval = float(f"{self._spent / self._saves / _COSTLY:.2g}")
+            share = f"saving takes {self._spent / total:.0%} of the time of this loop"
+            _log("WARNING", f"{self.name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")
 
 
 def enable_counter(
@@ -521,7 +536,31 @@ def enable_counter(
     *,
     save_interval: float = 0.0,
 ) -> CounterClosier:
-    """TODO."""
+    """Make a counter for one loop, and take up what the last run has saved.
+
+    In a `with` statement everything is saved when the block ends by an exception, Ctrl-C, SIGTERM and SIGHUP
+    included, and deleted when it ends without one. With `each_save` everything is saved at every boundary between two
+    items.
+
+    Args:
+        file_path: The progress file. Its folder must exist.
+        use_tempfile: False: as if this library were not there.
+        each_save: Save after every `save_span` items, with or without a `with` statement.
+        save_span: Items from one save to the next, counted from item 0.
+        save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+        RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
+
+    Example:
+        >>> with enable_counter("run.tmp") as counter:
+        ...     total = counter.save_load_object({"sum": 0}, "sum.pickle")
+        ...     for i in counter(range(10)):
+        ...         total["sum"] += i
+        >>> total
+        {'sum': 45}
+    """
     return CounterClosier(file_path, use_tempfile, each_save, save_span, save_interval=save_interval)
 
 
@@ -533,13 +572,43 @@ def simple_counter(
     *,
     save_interval: float = 0.0,
 ) -> Loop[T]:
-    """TODO."""
+    """Wrap a loop without a `with` statement: its position is saved at every boundary, and goes when it is exhausted.
+
+    Args:
+        file_path: The progress file. Its folder must exist.
+        iterable: What to iterate; see `CounterClosier.__call__`.
+        use_tempfile: False: as if this library were not there.
+        save_span: Items from one save to the next, counted from item 0.
+        save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+        RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
+
+    Example:
+        >>> for i in simple_counter("run.tmp", range(3)):
+        ...     print(i)
+        0
+        1
+        2
+    """
+    _require_iterable(iterable, file_path)  # before a file is made
     return enable_counter(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)
 
 
 _AFRESH = "delete what was saved to start afresh"
 _GIVE_SAME = f"give the iterable it was saved with, or {_AFRESH}"
-_NO_SOURCE = "a loop cannot be part of the source of another loop, which would draw from it twice; nest the two, or zip their sources"
+_NO_SOURCE = (
+    "a loop cannot be part of the source of another loop, which would draw from it twice; "
+    "nest the two, or zip their sources"
+)
+
+
+def _require_iterable(source: object, name: object) -> None:
+    if isinstance(source, Loop):
+        raise RestartError(f"{name}: {_NO_SOURCE}")
+    if not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__") or callable(source)):
+        raise TypeError(f"{name}: {source!r} is not iterable; give an iterable, or a function that returns one")
 
 
 def _storage_of(counter: CounterClosier) -> Storage:
@@ -596,7 +665,7 @@ def _checked_interval(interval: Any) -> float:
 
 
 def _log(level: str, text: str) -> None:
-    """Log a line. Where nobody has imported `logging`, nobody listens, and importing it would cost a start ten times."""
+    """Log a line. Where nobody has imported `logging`, nobody listens, and importing it takes longer than a loop."""
     logging = sys.modules.get("logging")
     if logging is not None:
         logger = logging.getLogger("py_restart")

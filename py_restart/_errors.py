@@ -1,6 +1,7 @@
 """What can go wrong, in words.
 
-Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, and the way out.
+Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, and the way
+out.
 """
 
 from __future__ import annotations

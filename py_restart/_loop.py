@@ -1,7 +1,8 @@
 """Loop: skip, yield, count.
 
 The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: they pass
-`itertools.compress`, which draws one tick for each item that was delivered, and the ticks that are left tell the position.
+`itertools.compress`, which draws one tick for each item that was delivered, and the ticks that are left tell the
+position.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import compress, islice, repeat
 from operator import length_hint
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 from . import _scope
@@ -55,8 +56,8 @@ class Loop(Generator[T, None, None]):
         self._source, self._span = source, span
         self._length = length_of(source)
         self._ticks = repeat(True, sys.maxsize)
-        self._driver: Callable[[], Generator[T, None, None] | None] | None = None
-        self._held: Generator[T, None, None] | None = None  # a driver that no `for` has taken yet
+        self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
+        self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
         self._is_thrown = False
         self.owner: tuple[object, object] | None = None  # the thread and task that run it
@@ -65,21 +66,19 @@ class Loop(Generator[T, None, None]):
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the one that is running."""
         drawn: int = self.counter.start + sys.maxsize - length_hint(self._ticks)
-        driver = self._driver and self._driver()
-        between = self._is_between or (driver is not None and driver.gi_running)  # type: ignore[attr-defined]
-        return drawn if between else max(self.counter.start, drawn - 1)
+        return drawn if self._is_between or self.is_drawing else max(self.counter.start, drawn - 1)
 
     @property
     def is_running(self) -> bool:
         """Whether a `for` is iterating it just now."""
-        driver = self._driver and self._driver()
-        return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded  # type: ignore[attr-defined]
+        driver = self._live_driver()
+        return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded
 
     @property
     def is_drawing(self) -> bool:
         """Whether the source is being asked for an item just now."""
-        driver = self._driver and self._driver()
-        return driver is not None and driver.gi_running  # type: ignore[attr-defined]
+        driver = self._live_driver()
+        return driver is not None and driver.gi_running
 
     def __len__(self) -> int:
         if self._length is None:
@@ -110,19 +109,22 @@ class Loop(Generator[T, None, None]):
 
     def close(self) -> None:
         """Leave the loop, as `break` does."""
-        driver = self._held or (self._driver and self._driver())
+        driver = self._live_driver()
         if driver is not None:
             driver.close()
 
-    def _new_driver(self) -> Generator[T, None, None]:
-        if self.owner is not None or (self._driver and self._driver()):
+    def _live_driver(self) -> GeneratorType[T, None, None] | None:
+        return self._driver() if self._driver is not None else None
+
+    def _new_driver(self) -> GeneratorType[T, None, None]:
+        if self.owner is not None or self._live_driver() is not None:
             raise RestartError(f"{self.counter.name}: this loop has been run or left; make another counter to go on")
-        driver = self._drive()
+        driver = cast("GeneratorType[T, None, None]", self._drive())
         self._driver = weakref.ref(driver)
         return driver
 
-    def _kept_driver(self) -> Generator[T, None, None]:
-        driver = self._held or (self._driver and self._driver())
+    def _kept_driver(self) -> GeneratorType[T, None, None]:
+        driver = self._live_driver()
         if driver is None:
             driver = self._held = self._new_driver()
         return driver

@@ -5,14 +5,15 @@
     position 7 check 1850302612 use 1 by process 3131 on colab
 
 The header, one JSON object on the first line, is written once for each commit, with the whole file. After it come two
-records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been flushed,
-then the other: the one that is on the device is not touched before the next one is there too. A write that a power failure
-cuts short damages one record, and the other still tells the position before. Within a use of the file (a process that
-took it up) positions only grow, so the newest record is the one with the larger use and position. Records start at a
-multiple of their size and so never straddle a page, which is what the kernel copies in one go, a kill or not.
+records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been
+flushed, then the other: the one that is on the device is not touched before the next one is there too. A write that a
+power failure cuts short damages one record, and the other still tells the position before. Within a use of the file
+(a process that took it up) positions only grow, so the newest record is the one with the larger use and position.
+Records start at a multiple of their size and so never straddle a page, which is what the kernel copies in one go, a
+kill or not.
 
-A check sum seals the header, and each record is sealed together with the header that it belongs to, so that no changed bit
-and no cut goes unnoticed.
+A check sum seals the header, and each record is sealed together with the header that it belongs to, so that no
+changed bit and no cut goes unnoticed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ from binascii import crc32
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["RECORD_SIZE", "Header", "Progress", "Stamp", "absolute", "decode", "encode", "recorder", "relative"]
+__all__ = [
+    "RECORD_SIZE",
+    "Header",
+    "Progress",
+    "Stamp",
+    "absolute",
+    "blank",
+    "decode",
+    "encode",
+    "recorder",
+    "relative",
+]
 
 RECORD_SIZE = 128
 _VERSION = 1
@@ -44,10 +56,10 @@ class Header(NamedTuple):
     """All that a progress file says beside the position. Paths are absolute here, relative to its folder on disk."""
 
     id: str  # one name for all saves of this file, part of the names of what it stages
-    save: int = 0  # the number of this commit, likewise
-    loop: dict[str, Any] = {}  # what the counter says of itself: length, finished, around, inside
-    files: dict[str, Stamp | None] = {}  # what is saved; None where a name is taken but nothing was saved there yet
-    before: dict[str, Stamp] = {}  # what the save before left, to be replaced by `files`, or else removed
+    save: int  # the number of this commit, likewise
+    loop: dict[str, Any]  # what the counter says of itself: length, finished, around, inside
+    files: dict[str, Stamp | None]  # what is saved; None where a name is taken but nothing was saved there yet
+    before: dict[str, Stamp]  # what the save before left, to be replaced by `files`, or else removed
     inner_files: tuple[str, ...] = ()  # progress files of loops that ran inside this one, to go when it moves on
     over: bool = False  # the work is done, and everything is being removed
     written: str = ""
@@ -55,11 +67,17 @@ class Header(NamedTuple):
     host: str = ""
 
 
+def blank(identity: str, loop: dict[str, Any]) -> Header:
+    """Return the header of a progress file that holds no save."""
+    return Header(identity, 0, loop, {}, {})
+
+
 def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
     """Return what makes the records of one use of a progress file: bytes that fill all of a record but its line end.
 
-    The check number is a multiple of the position, so that a wrong position needs several wrong digits to match, and keyed
-    with a CRC of everything else. A CRC of each record would take longer to compute and to print than the record to write.
+    The check number is a multiple of the position, so that a wrong position needs several wrong digits to match, and
+    keyed with a CRC of everything else. A CRC of each record would take longer to compute and to print than the
+    record to write.
     """
     text = f" use {use} by process {process} on {host}".encode("ascii", "replace")[:60]
     key = crc32(text, seal)

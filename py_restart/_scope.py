@@ -34,9 +34,13 @@ class Block:
         _block.set(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _block.set(None)
-        for counter in reversed(self._counters):  # the newest first: a later loop never looks done before an earlier one
+        for counter in reversed(
+            self._counters
+        ):  # the newest first: a later loop never looks done before an earlier one
             counter._leave_block(error is None)
 
     def enter(self, counter: CounterClosier, place: tuple[Any, ...], name: str) -> None:

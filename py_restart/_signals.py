@@ -2,12 +2,13 @@
 
 Inside a `with` block of a counter, and for the time of a save, Ctrl-C, SIGTERM and SIGHUP go through one handler:
 
-- In the block SIGTERM and SIGHUP raise `SystemExit` (status 128 + the signal's number, as a shell counts), so that the block
-  ends by an exception and saves. A handler of the program's own, Ctrl-C's among them, is called as it would have been.
+- In the block SIGTERM and SIGHUP raise `SystemExit` (status 128 + the signal's number, as a shell counts), so that
+  the block ends by an exception and saves. A handler of the program's own, Ctrl-C's among them, is called as it would
+  have been.
 - During a save all three are remembered, and take effect when the save is done.
 
-What the program ignores stays ignored, and the handlers that were there come back with the end of the last block or save.
-Signals reach the main thread alone (signal(7)); in other threads nothing here does anything.
+What the program ignores stays ignored, and the handlers that were there come back with the end of the last block or
+save. Signals reach the main thread alone (signal(7)); in other threads nothing here does anything.
 """
 
 from __future__ import annotations

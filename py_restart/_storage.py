@@ -1,49 +1,41 @@
 """The only module that touches files: lock, write in place, stage, commit, recover, remove.
 
-A position saved alone overwrites one record of the progress file in place (see `_progress`). Everything else is a commit:
+A position saved alone overwrites one record of the progress file in place (see `_progress`). Everything else is a
+commit:
 
 1. *Name.* A path that is new to the progress file is written into it before anything is made there.
-2. *Stage.* New contents go into a hidden folder beside each final path, `.sum.pickle.3f9a1c02-7`, which carries the id of the
-   progress file and the number of the save. They are flushed, their folders too ("fsync of a file does not ensure that the
-   entry in the directory has reached disk": fsync(2)).
-3. *Publish.* A new progress file that names them, with sizes and digests, is written beside the old one, flushed, locked,
-   and put in its place by one `os.replace`, which is atomic (rename(2)). Before it the old save counts, after it the new.
+2. *Stage.* New contents go into a hidden folder beside each final path, `.sum.pickle.3f9a1c02-7`, which carries the
+   id of the progress file and the number of the save. They are flushed, their folders too ("fsync of a file does not
+   ensure that the entry in the directory has reached disk": fsync(2)).
+3. *Publish.* A new progress file that names them, with sizes and digests, is written beside the old one, flushed,
+   locked, and put in its place by one `os.replace`, which is atomic (rename(2)). Before it the old save counts, after
+   it the new.
 4. *Settle.* What was there is moved aside into the hidden folder, what was staged is moved to its place, and the hidden
    folder is deleted; so is what the save before had and the new one has not.
 
-A crash before 3 leaves hidden folders numbered one above the save that counts: debris, deleted at the next start. A crash
-after 3 leaves some of 4 undone: the next start does the rest, for the progress file names every path and what is to be there.
-A removal is a commit of nothing, after which the progress file itself goes. What carries another size or digest than
-the progress file names is somebody else's, and is never touched.
+A crash before 3 leaves hidden folders numbered one above the save that counts: debris, deleted at the next start. A
+crash after 3 leaves some of 4 undone: the next start does the rest, for the progress file names every path and what
+is to be there. A removal is a commit of nothing, after which the progress file itself goes. What carries another size
+or digest than the progress file names is somebody else's, and is never touched.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from . import _files
 from ._errors import RestartError, describe
-from ._progress import RECORD_SIZE, Header, Stamp, absolute, decode, encode, recorder, relative
+from ._progress import RECORD_SIZE, Header, Stamp, absolute, blank, decode, encode, recorder, relative
 from ._signals import held
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Storage", "opened", "require_folder"]
 
-WINDOWS = sys.platform == "win32"
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
-RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
-_PARALLEL_SIZE = 1 << 20  # bytes; a thread costs less than flushing and digesting one after the other from here on
-_BINARY: int = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh"
 
 _opened: dict[str, Storage] = {}  # the storages of this process that hold their progress file, by path
@@ -86,10 +78,13 @@ class Storage:
         self._forked = False  # a child of fork: it saves nothing
         self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self.users: dict[str, Any] = {}  # which counter uses which path; the counters keep it
+        self.users: weakref.WeakValueDictionary[str, Any] = (
+            weakref.WeakValueDictionary()
+        )  # which counter uses which path; the counters keep it
         self.loop = loop or {}
         self.position = 0
-        self.header = Header("")
+        self.header = blank("", {})
+        self._slots = (0, 0)  # where the next record goes, and the one that is flushed
         self.acquire()
 
     # From the start to the end.
@@ -157,7 +152,7 @@ class Storage:
             self._look_and_write(position)
             return
         try:
-            if _write_at(writer, self._record(position), self._slots[0]) < RECORD_SIZE - 1:
+            if _files.write_at(writer, self._record(position), self._slots[0]) < RECORD_SIZE - 1:
                 raise OSError("only a part could be written")
         except OSError as error:
             raise self._failed(error) from error
@@ -245,10 +240,10 @@ class Storage:
             self.check(path)
         elif not os.path.lexists(path):
             raise RestartError(f"{path}: missing, but {self.name} was saved with it; {_WAY_OUT.format(self.name)}")
-        elif stamp != _stamp(path):
+        elif stamp != _files.stamp_of(path):
             raise RestartError(f"{path}: changed or damaged since it was saved; {_WAY_OUT.format(self.name)}")
         else:
-            self._seen[path] = _look(path)
+            self._seen[path] = _files.look(path)
         return stamp is not None
 
     def relative(self, path: str) -> str:
@@ -275,13 +270,13 @@ class Storage:
                 return False
             if os.fstat(lock).st_size:  # ext4 flushes what was truncated (auto_da_alloc: ext4(5)), even from empty
                 os.ftruncate(lock, 0)
-            header = self._signed(Header(os.urandom(4).hex(), loop=self.loop))
+            header = self._signed(blank(os.urandom(4).hex(), self.loop))
             data, record = encode(header, 0, self.folder)
-            _write(lock, data)
-            _replace(self._staged, self.path)
+            _files.write_all(lock, data)
+            _files.replace(self._staged, self.path)
         except BaseException:
             os.close(lock)
-            _clear(self._staged)
+            _files.clear(self._staged)
             raise
         self._adopt(lock, header, 0, record, len(data))
         self._is_flushed = False
@@ -301,7 +296,7 @@ class Storage:
             if isinstance(error, ValueError):
                 raise RestartError(f"{self.name}: {error}; move it away, or give another path") from error
             raise
-        record = recorder(progress.seal, progress.use + 1, os.getpid(), _host())
+        record = recorder(progress.seal, progress.use + 1, os.getpid(), _files.host_name())
         self._adopt(lock, progress.header, progress.position, record, len(data))
         self._slots = progress.slots
         self._is_flushed = True
@@ -315,9 +310,9 @@ class Storage:
     def _recover(self) -> None:
         """Finish what was begun: roll a commit forward, delete what was staged for the next one, end a removal."""
         self._settled = False
-        _delete(self._staged)
+        _files.delete(self._staged)
         for path in self.header.files:
-            _delete(self._workplace(path, self.header.save + 1))
+            _files.delete(self._workplace(path, self.header.save + 1))
         self._settle()
         if self.header.over:
             self._remove()
@@ -330,13 +325,13 @@ class Storage:
         if os.path.lexists(path) and not os.path.isfile(path):
             raise RestartError(f"{self.name}: not a file; give another path")
         try:
-            lock = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
+            lock = os.open(path, os.O_RDWR | _files.BINARY | flags, 0o666)
         except FileNotFoundError:
             return None
         try:
-            if not _lock(lock):
+            if not _files.lock(lock):
                 raise RestartError(f"{self.name}: in use by {self._holder(lock)}; wait for it to end, or stop it")
-            if _identity(os.stat(path)) == _identity(os.fstat(lock)):
+            if _files.identity(os.stat(path)) == _files.identity(os.fstat(lock)):
                 return lock
         except FileNotFoundError:
             pass
@@ -364,26 +359,26 @@ class Storage:
         self._flush_folders()
         self._unlink()
         if self._is_flushed:  # or a power failure might bring back what is done
-            _flush_folder(self.folder)
+            _files.flush_folder(self.folder)
         self._close()
 
     def _unlink(self) -> None:
         if self._is_here():
             os.unlink(self.path)
-        self.position, self.header = 0, Header("")
+        self.position, self.header = 0, blank("", {})
 
     def _close(self) -> None:
         self.pause()
         lock, self._lock = self._lock, None
         if lock is not None:
             if not self._forked:
-                _unlock(lock)
+                _files.unlock(lock)
             os.close(lock)
         if _opened.get(self.path) is self:
             del _opened[self.path]
 
     def _lose(self, reason: str) -> None:
-        """Be taken over. Another thread may be about to write: its descriptor stays open, or it would hit another file."""
+        """Be taken over. A thread may be about to write: the writer stays open, or it would hit another file."""
         self._lost = reason
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -430,18 +425,18 @@ class Storage:
         """Open the progress file for records; False where somebody has deleted it."""
         if not self._is_here():
             return False
-        self._writer = os.open(self.path, os.O_RDWR | _BINARY)
+        self._writer = os.open(self.path, os.O_RDWR | _files.BINARY)
         self._due = time.monotonic() + FLUSH_SECONDS
         return True
 
     def _is_here(self) -> bool:
         """Whether our progress file is at its path; raise where another one is."""
         try:
-            here = _identity(os.stat(self.path))
+            here = _files.identity(os.stat(self.path))
         except FileNotFoundError:
             return False
         if here != self._own_identity:
-            raise RestartError(f"{self.name}: replaced by somebody else while it was in use; move that away and run again")
+            raise RestartError(f"{self.name}: replaced by somebody else while in use; move that away and run again")
         return True
 
     def _stage_and_publish(
@@ -458,7 +453,7 @@ class Storage:
         except BaseException:
             if self.header.save < number:
                 for path in writers:
-                    _clear(self._workplace(path, number))
+                    _files.clear(self._workplace(path, number))
             raise
 
     def _stage(self, path: str, number: int, write: Callable[[str], object]) -> Stamp:
@@ -472,9 +467,11 @@ class Storage:
         found = os.listdir(place)
         if found != [base]:
             wrote = " and ".join(sorted(found)) or "nothing"
-            raise RestartError(f"{path}: the function to save it wrote {wrote} instead; give the path it really writes to")
-        stamp = _flushed_stamp(os.path.join(place, base))
-        _flush_folder(place)
+            raise RestartError(
+                f"{path}: the function to save it wrote {wrote} instead; give the path it really writes to"
+            )
+        stamp = _files.flushed_stamp(os.path.join(place, base))
+        _files.flush_folder(place)
         self._unflushed.add(os.path.dirname(path))
         return stamp
 
@@ -485,27 +482,27 @@ class Storage:
         former = {path: stamp for path, stamp in (before or {}).items() if stamp}
         header = self._signed(header._replace(save=self.header.save + 1, before=former))
         data, record = encode(header, position, self.folder)
-        lock = os.open(self._staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+        lock = os.open(self._staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _files.BINARY, 0o666)
         try:
-            _lock(lock)
-            _write(lock, data)
+            _files.lock(lock)
+            _files.write_all(lock, data)
             os.fsync(lock)
             self._is_here()
-            _replace(self._staged, self.path)
+            _files.replace(self._staged, self.path)
         except BaseException:
             os.close(lock)
-            _clear(self._staged)
+            _files.clear(self._staged)
             raise
         self._adopt(lock, header, position, record, len(data))
         self._settled = not (header.files or former)
         self._is_flushed = True
-        _flush_folder(self.folder)
+        _files.flush_folder(self.folder)
 
     def _adopt(self, lock: int, header: Header, position: int, record: Callable[[int], bytes], size: int) -> None:
         """Use the progress file behind `lock` from now on."""
-        self._own_identity = _identity(os.fstat(lock))
+        self._own_identity = _files.identity(os.fstat(lock))
         self._close()
-        if WINDOWS:  # an open file cannot be replaced there
+        if _files.WINDOWS:  # an open file cannot be replaced there
             os.close(lock)
         else:
             self._lock = lock
@@ -516,10 +513,10 @@ class Storage:
         self._due = time.monotonic() + FLUSH_SECONDS
 
     def _signed(self, header: Header) -> Header:
-        return header._replace(written=_now(), process=os.getpid(), host=_host())
+        return header._replace(written=_files.now(), process=os.getpid(), host=_files.host_name())
 
     def _settle(self) -> None:
-        """Bring everything that was published to its place, and delete what the save before had and this one has not."""
+        """Bring what was published to its place, and delete what the save before had and this one has not."""
         if self._settled:
             return
         header = self.header
@@ -529,7 +526,7 @@ class Storage:
                 self._place(path, stamp)
             elif path in header.before and os.path.lexists(path) and self._is_ours(path, header.before[path]):
                 self._set_aside(path)
-            _delete(self._workplace(path, header.save))
+            _files.delete(self._workplace(path, header.save))
         self._settled = True
 
     def _place(self, path: str, stamp: Stamp) -> None:
@@ -543,13 +540,13 @@ class Storage:
                 raise RestartError(f"{path}: belongs to no save of {self.name}; move it away and run again")
             os.rename(path, new + ".former")
         os.rename(new, path)
-        self._seen[path] = _look(path)
+        self._seen[path] = _files.look(path)
         self._unflushed.add(os.path.dirname(path))
 
     def _set_aside(self, path: str) -> None:
         """Move something out of its place before it is deleted, so that half a folder is never taken for the whole."""
         place = self._workplace(path, self.header.save)
-        _delete(place)
+        _files.delete(place)
         os.mkdir(place)
         os.rename(path, os.path.join(place, os.path.basename(path)))
         self._unflushed.add(os.path.dirname(path))
@@ -559,12 +556,12 @@ class Storage:
         return os.path.join(folder, f".{base}.{self.header.id}-{number}")
 
     def _is_ours(self, path: str, stamp: Stamp) -> bool:
-        return self._seen.get(path) == _look(path) or _stamp(path) == stamp
+        return self._seen.get(path) == _files.look(path) or _files.stamp_of(path) == stamp
 
     def _flush_folders(self) -> None:
         while self._unflushed:
             folder = next(iter(self._unflushed))
-            _flush_folder(folder)
+            _files.flush_folder(folder)
             self._unflushed.discard(folder)
 
     def _failed(self, error: Exception, what: str = "saved", advice: str = "the save before is whole") -> RestartError:
@@ -595,170 +592,6 @@ def _remove_inner(path: str, outer: Storage, position: int | None = None) -> Non
         inner.remove()
     elif not known:
         inner.release()
-
-
-def _lock(file: int) -> bool:
-    """Take the lock on an open file; False where another process has it. Some file systems have no locks."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-    return True
-
-
-def _unlock(file: int) -> None:
-    """Give the lock up at once: a child that was forked just now has the same open file, until it runs `_after_fork`."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_UN)
-        except OSError:  # no locks here; closing the file will do
-            pass
-
-
-def _replace(source: str, target: str) -> None:
-    give_up = time.monotonic() + RETRY_SECONDS
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if not WINDOWS or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
-
-
-def _seek_and_write(file: int, data: bytes, at: int) -> int:
-    os.lseek(file, at, os.SEEK_SET)
-    return os.write(file, data)
-
-
-_write_at = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite
-
-
-def _delete(path: str) -> None:
-    """Delete a file or a folder with all that is in it, if it is there."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        for name in os.listdir(path):
-            _delete(os.path.join(path, name))
-        os.rmdir(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
-
-
-def _clear(path: str) -> None:
-    """Delete what was staged in vain. What cannot be deleted now, the next start deletes."""
-    try:
-        _delete(path)
-    except OSError:
-        pass
-
-
-def _flush(path: str) -> None:
-    """Bring a file, or a folder with all that is in it, to the device."""
-    if os.path.islink(path):
-        return
-    if os.path.isdir(path):
-        for name in os.listdir(path):
-            _flush(os.path.join(path, name))
-        _flush_folder(path)
-    else:
-        _flush_open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
-
-
-def _flush_folder(path: str) -> None:
-    """Bring the names in a folder to the device. Windows does that by itself, and cannot open a folder."""
-    if not WINDOWS:
-        _flush_open(path, os.O_RDONLY)
-
-
-def _flush_open(path: str, flags: int) -> None:
-    file = os.open(path, flags)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _flushed_stamp(path: str) -> Stamp:
-    """Flush and digest what was staged, large things both at once: each takes as long as writing it did."""
-    if os.path.getsize(path) < _PARALLEL_SIZE:
-        _flush(path)
-        return _stamp(path)
-    errors: list[OSError] = []
-
-    def flush() -> None:
-        try:
-            _flush(path)
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=flush)
-    thread.start()
-    try:
-        stamp = _stamp(path)
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return stamp
-
-
-def _stamp(path: str) -> Stamp:
-    """Digest a file, or a folder with all that is in it."""
-    from hashlib import blake2b
-
-    digest, size = blake2b(digest_size=16), 0
-    for part in _contents(path):
-        digest.update(part)
-        size += len(part)
-    return Stamp(size, digest.hexdigest())
-
-
-def _contents(path: str) -> Iterator[bytes]:
-    """All bytes of a file; of a folder, names and lengths as well."""
-    if os.path.islink(path):
-        yield os.fsencode(os.readlink(path))
-    elif os.path.isdir(path):
-        for name in sorted(os.listdir(path)):
-            inner = os.path.join(path, name)
-            kind = "link" if os.path.islink(inner) else "folder" if os.path.isdir(inner) else "file"
-            yield os.fsencode(f"\0{kind}\0{name}\0{os.lstat(inner).st_size if kind == 'file' else ''}\0")
-            yield from _contents(inner)
-        yield b"\0end\0"
-    else:
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(1 << 20):
-                yield chunk
-
-
-def _look(path: str) -> tuple[int, ...]:
-    """What tells, without reading it, that something has not been touched. Renaming changes none of it."""
-    status = os.lstat(path)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _host() -> str:
-    """The name of this machine. Asking `socket` for it would cost a third of what importing this library does."""
-    if hasattr(os, "uname"):
-        return os.uname().nodename
-    return os.environ.get("COMPUTERNAME", "")
-
-
-def _now() -> str:
-    """The time in UTC, as ISO 8601 writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _after_fork() -> None:
