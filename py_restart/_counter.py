@@ -165,6 +165,8 @@ class CounterClosier:
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._require_registered()
             self._save()
+            if self._loop is not None and self._loop.owner is not None and not self._loop.is_running:
+                self.leave()
 
     def remove_files(self) -> None:
         """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
@@ -179,9 +181,9 @@ class CounterClosier:
             self.start, self.is_finished = 0, False
         if self._host is self:
             self._storage.remove()
-        else:
+        elif self._storage.is_saved:
             parent = self._around[-1][0]
-            parent._inside = [counter for counter in parent._inside if counter is not self]
+            parent._inside.remove(self)
             self._save()
             parent._inside.append(self)
 
@@ -265,6 +267,8 @@ class CounterClosier:
             raise RestartError(f"{self.name}: {_NO_SOURCE}")
         self._around = [(_counter_of(loop), loop.position) for loop in loops]
         self._require_free(path, self.name)
+        if any(counter._path == path for counter, _ in self._around):
+            raise RestartError(f"{self.name}: in use by a loop around this one; give each loop a path of its own")
         hosts = [counter for counter, _ in self._around if counter._states and counter._can_save]
         if hosts:
             self._join(hosts[0], path)
@@ -410,8 +414,8 @@ class CounterClosier:
 
     # Saving.
 
-    def _save(self) -> None:
-        """Save the whole moment."""
+    def _save(self, is_boundary: bool = False) -> None:
+        """Save the whole moment. A position alone need not be flushed at a boundary: the next one will come."""
         host, storage = self._host, _storage_of(self)
         storage.loop = host._describe()
         writers = {state.path: state.save for counter in host._tree() for state in counter._states}
@@ -420,11 +424,12 @@ class CounterClosier:
             storage.commit(host.position, writers, kept - writers.keys())
         else:
             storage.write(host.position)
-            storage.flush()
+            if not is_boundary:
+                storage.flush()
 
     def _save_timed(self) -> None:
         began = time.monotonic()
-        self._save()
+        self._save(is_boundary=not self.is_finished)
         self._last_save = time.monotonic()
         self._spent += self._last_save - began
         self._saves += 1
@@ -437,7 +442,7 @@ class CounterClosier:
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        if self._storage is None or self._loop is None or self._loop.owner is None or self.is_finished:
+        if self._storage is None or self._loop is None or not self._loop.has_begun or self.is_finished:
             return
         moment = list(self._host._tree())
         if any(counter._each_save for counter in moment) and any(counter._states for counter in moment):
@@ -454,14 +459,11 @@ class CounterClosier:
         if storage is None:
             return
         was_finished, self.is_finished = self.is_finished, True
-        if self._host is not self:
-            if self._each_save and not self._is_entered:
-                self._save_timed()
-        elif self._block is None:
+        if self._host is self and self._block is None:
             storage.remove()
-        elif not was_finished:
+        elif not was_finished and (self._host is self or (self._each_save and not self._is_entered)):
             self._require_registered()
-            self._save()
+            self._save_timed()
 
     def _leave_block(self, is_over: bool) -> None:
         storage = _storage_of(self)
@@ -516,7 +518,7 @@ class CounterClosier:
         elif self._saved is None:
             _log("INFO", f"{self.name}: starts afresh, at position 0{of}")
         else:
-            _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {storage.header.written}")
+            _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {_ago(storage.age)}")
 
     def _judge(self) -> None:
         """Say, once, that saving takes too much of the loop's time, and what would help."""
@@ -662,6 +664,14 @@ def _checked_interval(interval: Any) -> float:
     if not seconds >= 0:
         raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
     return seconds
+
+
+def _ago(seconds: float) -> str:
+    """Say how long ago something was, in the largest unit of which there are two."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} seconds ago"
 
 
 def _log(level: str, text: str) -> None:

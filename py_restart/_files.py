@@ -86,6 +86,14 @@ def clear(path: str) -> None:
         pass
 
 
+def close(file: int) -> None:
+    """Close a file, unless it is closed already."""
+    try:
+        os.close(file)
+    except OSError:
+        pass
+
+
 def flush(path: str) -> None:
     """Bring a file, or a folder with all that is in it, to the device."""
     if os.path.islink(path):

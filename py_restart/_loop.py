@@ -60,6 +60,7 @@ class Loop(Generator[T, None, None]):
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
         self._is_thrown = False
+        self.has_begun = False  # what was done is skipped
         self.owner: tuple[object, object] | None = None  # the thread and task that run it
 
     @property
@@ -134,6 +135,7 @@ class Loop(Generator[T, None, None]):
         try:
             save = self.counter.begin(self)
             items = compress(rest_of(self._source, self.counter), self._ticks)
+            self.has_begun = True
             if save is None:
                 yield from items
             elif self._span == 1:
@@ -165,7 +167,7 @@ def length_of(source: object) -> int | None:
     """Return the length of an iterable, or None where it has none."""
     try:
         return len(source)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):  # such as a DataLoader over a stream
+    except (TypeError, NotImplementedError, OverflowError):  # such as a DataLoader over a stream
         return None
 
 

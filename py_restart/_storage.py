@@ -84,6 +84,7 @@ class Storage:
         self.loop = loop or {}
         self.position = 0
         self.header = blank("", {})
+        self.age = 0.0  # seconds since the last save, when it was read
         self._slots = (0, 0)  # where the next record goes, and the one that is flushed
         self.acquire()
 
@@ -273,12 +274,12 @@ class Storage:
             header = self._signed(blank(os.urandom(4).hex(), self.loop))
             data, record = encode(header, 0, self.folder)
             _files.write_all(lock, data)
-            _files.replace(self._staged, self.path)
+            identity = self._put_in_place(lock)
         except BaseException:
-            os.close(lock)
+            _files.close(lock)
             _files.clear(self._staged)
             raise
-        self._adopt(lock, header, 0, record, len(data))
+        self._adopt(lock, identity, header, 0, record, len(data))
         self._is_flushed = False
         return True
 
@@ -290,6 +291,7 @@ class Storage:
         try:
             with open(lock, "rb", closefd=False) as file:
                 data = file.read()
+            self.age = time.time() - os.fstat(lock).st_mtime
             progress = decode(data, self.folder)
         except BaseException as error:
             os.close(lock)
@@ -297,7 +299,10 @@ class Storage:
                 raise RestartError(f"{self.name}: {error}; move it away, or give another path") from error
             raise
         record = recorder(progress.seal, progress.use + 1, os.getpid(), _files.host_name())
-        self._adopt(lock, progress.header, progress.position, record, len(data))
+        identity = _files.identity(os.fstat(lock))
+        if _files.WINDOWS:  # moves no file over an open one
+            os.close(lock)
+        self._adopt(lock, identity, progress.header, progress.position, record, len(data))
         self._slots = progress.slots
         self._is_flushed = True
         try:
@@ -488,24 +493,38 @@ class Storage:
             _files.write_all(lock, data)
             os.fsync(lock)
             self._is_here()
-            _files.replace(self._staged, self.path)
+            self.pause()
+            identity = self._put_in_place(lock)
         except BaseException:
-            os.close(lock)
+            _files.close(lock)
             _files.clear(self._staged)
             raise
-        self._adopt(lock, header, position, record, len(data))
+        self._adopt(lock, identity, header, position, record, len(data))
         self._settled = not (header.files or former)
         self._is_flushed = True
         _files.flush_folder(self.folder)
 
-    def _adopt(self, lock: int, header: Header, position: int, record: Callable[[int], bytes], size: int) -> None:
-        """Use the progress file behind `lock` from now on."""
-        self._own_identity = _files.identity(os.fstat(lock))
-        self._close()
-        if _files.WINDOWS:  # an open file cannot be replaced there
+    def _put_in_place(self, lock: int) -> tuple[int, int]:
+        """Move the staged file behind `lock` to its place, and return its identity."""
+        identity = _files.identity(os.fstat(lock))
+        if _files.WINDOWS:  # moves no open file
             os.close(lock)
-        else:
-            self._lock = lock
+        _files.replace(self._staged, self.path)
+        return identity
+
+    def _adopt(
+        self,
+        lock: int,
+        identity: tuple[int, int],
+        header: Header,
+        position: int,
+        record: Callable[[int], bytes],
+        size: int,
+    ) -> None:
+        """Use the progress file behind `lock` from now on."""
+        self._close()
+        self._own_identity = identity
+        self._lock = None if _files.WINDOWS else lock
         _opened[self.path] = self
         self.header, self.position, self._record = header, position, record
         self._slots = size - RECORD_SIZE, size - 2 * RECORD_SIZE
