@@ -59,7 +59,7 @@ class CounterClosier:
         self._path = path
         self._host = self
         self._block: _scope.Block | None = None
-        self._is_entered = self._is_watching = self._is_judged = False
+        self._is_entered = self._is_watching = self._is_judged = self._is_taken_up = False
         self._began = self._last_save = self._spent = 0.0
         self._saves = 0
         self.is_finished = False
@@ -163,7 +163,7 @@ class CounterClosier:
         if self._storage is not None:
             if self.is_finished:
                 raise RestartError(f"{self.name}: its work is done; make another counter")
-            self._require_registered()
+            self._take_up()
             self._save()
             if self._loop is not None and self._loop.owner is not None and not self._loop.is_running:
                 self.leave()
@@ -176,16 +176,18 @@ class CounterClosier:
         """
         if self._storage is None:
             return
-        self._saved, self._pending = None, []
+        record, self._saved, self._pending = self._saved, None, []
         if self._loop is None or self._loop.owner is None:
             self.start, self.is_finished = 0, False
         if self._host is self:
             self._storage.remove()
-        elif self._storage.is_saved:
-            parent = self._around[-1][0]
-            parent._inside.remove(self)
-            self._save()
-            parent._inside.append(self)
+        else:
+            parent, is_taken_up = self._around[-1][0], self._is_taken_up
+            parent._pending = [pending for pending in parent._pending if pending is not record]
+            self._is_taken_up = False
+            if self._storage.is_saved:
+                self._save()
+            self._is_taken_up = is_taken_up
 
     def __enter__(self) -> CounterClosier:
         if self._is_entered or (self._loop is not None and self._loop.owner is not None):
@@ -210,7 +212,11 @@ class CounterClosier:
                 if self._is_watching:
                     _signals.unwatch()
 
-    # What the loop asks for.
+    # What the loop asks for, and the block.
+
+    def places_around(self) -> list[tuple[str, int]]:
+        """Return the path and position of each loop around it, as they were when it was made."""
+        return [(counter._path, position) for counter, position in self._around]
 
     @property
     def is_superseded(self) -> bool:
@@ -225,8 +231,8 @@ class CounterClosier:
             return None
         self._require_same_loops_around()
         _scope.start_running(loop)
-        self._require_registered()
         self._compare_length(length_of(loop))
+        self._take_up()
         for other in self._around[-1][0]._inside if self._host is not self else ():
             other.is_finished = other.is_finished or other is not self
         storage.loop = self._host._describe()
@@ -281,13 +287,11 @@ class CounterClosier:
     def _open_own(self, path: str) -> None:
         self._block = _scope.config.parent
         if self._block is not None:
-            self._block.enter(
-                self, (path, *((counter._path, position) for counter, position in self._around)), self.name
-            )
+            self._block.enter(self)
         if self._around:
             _storage_of(self._around[-1][0]).claim(path)
         folder = os.path.dirname(path)
-        around = [[relative(counter._path, folder), position] for counter, position in self._around]
+        around = [[relative(place, folder), position] for place, position in self.places_around()]
         storage = Storage(
             path, self.name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
         )
@@ -317,9 +321,8 @@ class CounterClosier:
                 f"{self.name}: used for two loops in one item of {parent.name}; give each loop a path of its own"
             )
         self._host, self._storage = host, storage
-        pending = parent._current_pending()
-        self._saved = next((record for record in pending if storage.absolute(record["path"]) == path), None)
-        parent._pending = [record for record in pending if record is not self._saved]
+        parent._pending = parent._current_pending()
+        self._saved = next((record for record in parent._pending if storage.absolute(record["path"]) == path), None)
         parent._inside = [*parent._current_inside(), self]
 
     # Checks.
@@ -353,6 +356,14 @@ class CounterClosier:
                 f"{self.name}: the loops around it are not those in which its counter was made; "
                 "make the counter right before its own for, inside the loop around it"
             )
+
+    def _take_up(self) -> None:
+        """Stand for what was saved from now on; until then, that stays in the moment as it is."""
+        self._require_registered()
+        self._is_taken_up = True
+        if self._host is not self:
+            parent = self._around[-1][0]
+            parent._pending = [record for record in parent._pending if record is not self._saved]
 
     def _require_registered(self) -> None:
         """Raise where what is registered is not what was saved."""
@@ -423,6 +434,8 @@ class CounterClosier:
         if writers or storage.header.files:
             storage.commit(host.position, writers, kept - writers.keys())
         else:
+            if storage.loop != storage.header.loop:
+                storage.pause()  # or it would write a record alone
             storage.write(host.position)
             if not is_boundary:
                 storage.flush()
@@ -461,13 +474,14 @@ class CounterClosier:
         was_finished, self.is_finished = self.is_finished, True
         if self._host is self and self._block is None:
             storage.remove()
-        elif not was_finished and (self._host is self or (self._each_save and not self._is_entered)):
-            self._require_registered()
-            self._save_timed()
+        elif not was_finished:
+            self._take_up()
+            if self._host is self or (self._each_save and not self._is_entered):
+                self._save_timed()
 
     def _leave_block(self, is_over: bool) -> None:
         storage = _storage_of(self)
-        if is_over and not storage.is_lost:
+        if is_over and not storage.is_lost and (storage.is_saved or storage in opened()):
             storage.remove()
         else:
             storage.release()
@@ -477,12 +491,15 @@ class CounterClosier:
     def _current_inside(self) -> list[CounterClosier]:
         return [counter for counter in self._inside if counter._around[-1][1] == self.position]
 
+    def _taken_up_inside(self) -> list[CounterClosier]:
+        return [counter for counter in self._current_inside() if counter._is_taken_up]
+
     def _current_pending(self) -> list[dict[str, Any]]:
         return self._pending if self.position == self.start else []
 
     def _tree(self) -> Iterator[CounterClosier]:
         yield self
-        for counter in self._current_inside():
+        for counter in self._taken_up_inside():
             yield from counter._tree()
 
     def _kept(self) -> Iterator[str]:
@@ -501,7 +518,7 @@ class CounterClosier:
             "length": length_of(self._loop),
             "around": [[storage.relative(counter._path), position] for counter, position in self._around],
             "registered": [storage.relative(state.path) for state in self._states],
-            "inside": [counter._record() for counter in self._current_inside()] + self._current_pending(),
+            "inside": [counter._record() for counter in self._taken_up_inside()] + self._current_pending(),
         }
 
     def _record(self) -> dict[str, Any]:

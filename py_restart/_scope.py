@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Block", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
 
 _block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
-_running: list[weakref.ref[Loop[Any]]] = []  # in the order in which they were started, all threads and tasks
+_running: list[Loop[Any]] = []  # in the order in which they were started, all threads and tasks
 
 
 class Block:
     """A `multi_count` block: the files of the loops in it stay until it ends."""
 
     def __init__(self) -> None:
-        self._counters: list[CounterClosier] = []
-        self._places: set[tuple[Any, ...]] = set()
+        self._counters: dict[str, CounterClosier] = {}  # by path; of an inner loop, the newest
 
     def __enter__(self) -> Block:
         if _block.get() is not None:
@@ -38,17 +36,24 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _block.set(None)
-        for counter in reversed(
-            self._counters
-        ):  # the newest first: a later loop never looks done before an earlier one
+        for counter in reversed(self._counters.values()):  # a later loop never looks done before an earlier one
             counter._leave_block(error is None)
 
-    def enter(self, counter: CounterClosier, place: tuple[Any, ...], name: str) -> None:
-        """Keep the files of `counter` until the end; `place` is its path and where the loops around it are."""
-        if place in self._places:
-            raise RestartError(f"{name}: used for two loops of one multi_count block; give each loop a path of its own")
-        self._places.add(place)
-        self._counters.append(counter)
+    def enter(self, counter: CounterClosier) -> None:
+        """Keep the files of `counter` until the end.
+
+        Raises:
+            RestartError: its path is that of another loop, or of the same one in the same item of the loops around.
+        """
+        former = self._counters.get(counter._path)
+        if former is not None:
+            places, now = former.places_around(), counter.places_around()
+            if places == now or [path for path, _ in places] != [path for path, _ in now]:
+                raise RestartError(
+                    f"{counter.name}: used for two loops of one multi_count block; give each loop a path of its own"
+                )
+            del self._counters[counter._path]
+        self._counters[counter._path] = counter
 
 
 class _Config:
@@ -100,15 +105,15 @@ def owner() -> tuple[object, object]:
 def running() -> list[Loop[Any]]:
     """Return the running loops of this thread or task, the outermost first."""
     me = owner()
-    loops = [loop for loop in (reference() for reference in list(_running)) if loop is not None]
-    return [loop for loop in loops if loop.owner == me and loop.is_running]
+    return [loop for loop in list(_running) if loop.owner == me and loop.is_running]
 
 
 def start_running(loop: Loop[Any]) -> None:
     """Note that a loop is about to draw its first item."""
-    _running.append(weakref.ref(loop))
+    _running.append(loop)
 
 
 def stop_running(loop: Loop[Any]) -> None:
-    """Note that a loop was left, and forget those that were thrown away."""
-    _running[:] = [reference for reference in _running if reference() not in (loop, None)]
+    """Note that a loop was left."""
+    if loop in _running:
+        _running.remove(loop)  # in one step: other threads change the list meanwhile

@@ -46,8 +46,8 @@ class _exclusive(held):
     """One start, commit or take-over at a time, and none that a signal breaks off."""
 
     def __enter__(self) -> None:
-        _guard.acquire()
         super().__enter__()
+        _guard.acquire()
 
     def __exit__(self, *failure: object) -> None:
         _guard.release()
@@ -271,7 +271,7 @@ class Storage:
                 return False
             if os.fstat(lock).st_size:  # ext4 flushes what was truncated (auto_da_alloc: ext4(5)), even from empty
                 os.ftruncate(lock, 0)
-            header = self._signed(blank(os.urandom(4).hex(), self.loop))
+            header = self._signed(blank(os.urandom(4).hex(), {**self.loop, "finished": False}))
             data, record = encode(header, 0, self.folder)
             _files.write_all(lock, data)
             identity = self._put_in_place(lock)
