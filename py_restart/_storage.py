@@ -304,7 +304,7 @@ class Storage:
             os.close(lock)
         self._adopt(lock, identity, progress.header, progress.position, record, len(data))
         self._slots = progress.slots
-        self._is_flushed = True
+        self._is_flushed = self.is_saved
         try:
             self._recover()
         except BaseException:
