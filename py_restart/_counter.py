@@ -268,7 +268,7 @@ class CounterClosier:
 
     def _open(self, path: str) -> None:
         """Find out what is around, and what is saved."""
-        loops = _scope.running()
+        loops = [loop for loop in _scope.running() if not (loop.is_held and _counter_of(loop)._path == path)]
         if any(loop.is_drawing for loop in loops):
             raise RestartError(f"{self.name}: {_NO_SOURCE}")
         self._around = [(_counter_of(loop), loop.position) for loop in loops]

@@ -76,6 +76,11 @@ class Loop(Generator[T, None, None]):
         return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded
 
     @property
+    def is_held(self) -> bool:
+        """Whether it is driven by `next`, so that there is no `for` that could be left."""
+        return self._held is not None
+
+    @property
     def is_drawing(self) -> bool:
         """Whether the source is being asked for an item just now."""
         driver = self._live_driver()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Block", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
 
 _block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
-_running: list[Loop[Any]] = []  # in the order in which they were started, all threads and tasks
+_running: list[weakref.ref[Loop[Any]]] = []  # in the order in which they were started, all threads and tasks
 
 
 class Block:
@@ -105,15 +106,17 @@ def owner() -> tuple[object, object]:
 def running() -> list[Loop[Any]]:
     """Return the running loops of this thread or task, the outermost first."""
     me = owner()
-    return [loop for loop in list(_running) if loop.owner == me and loop.is_running]
+    loops = [loop for loop in (reference() for reference in list(_running)) if loop is not None]
+    return [loop for loop in loops if loop.owner == me and loop.is_running]
 
 
 def start_running(loop: Loop[Any]) -> None:
     """Note that a loop is about to draw its first item."""
-    _running.append(loop)
+    _running.append(weakref.ref(loop))
 
 
 def stop_running(loop: Loop[Any]) -> None:
     """Note that a loop was left."""
-    if loop in _running:
-        _running.remove(loop)  # in one step: other threads change the list meanwhile
+    reference = weakref.ref(loop)
+    if reference in _running:
+        _running.remove(reference)  # in one step: other threads change the list meanwhile
