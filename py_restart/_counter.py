@@ -47,6 +47,7 @@ class CounterClosier:
         save_interval: float = 0.0,
     ) -> None:
         self.name, path = _checked_path(file_path)
+        path = os.path.realpath(path)
         self._span, self._interval = _checked_span(save_span), _checked_interval(save_interval)
         self._each_save = bool(each_save)
         self._loop: Loop[Any] | None = None
@@ -161,7 +162,7 @@ class CounterClosier:
             RestartError: the work is done, or the save fails. The save before is still whole then.
         """
         if self._storage is not None:
-            if self.is_finished:
+            if self.is_finished or self._host.is_finished:
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
             self._save()
@@ -176,18 +177,24 @@ class CounterClosier:
         """
         if self._storage is None:
             return
-        record, self._saved, self._pending = self._saved, None, []
+        record = self._saved
+        for counter in self._tree():
+            counter._saved, counter._pending = None, []
         if self._loop is None or self._loop.owner is None:
             self.start, self.is_finished = 0, False
         if self._host is self:
             self._storage.remove()
+            if self._loop is None or self._loop.is_running:
+                self._storage.acquire()  # the lock, and what names the files of loops inside
         else:
             parent, is_taken_up = self._around[-1][0], self._is_taken_up
             parent._pending = [pending for pending in parent._pending if pending is not record]
             self._is_taken_up = False
-            if self._storage.is_saved:
-                self._save()
-            self._is_taken_up = is_taken_up
+            try:
+                if self._storage.is_saved:
+                    self._save()
+            finally:
+                self._is_taken_up = is_taken_up
 
     def __enter__(self) -> CounterClosier:
         if self._is_entered or (self._loop is not None and self._loop.owner is not None):
@@ -207,6 +214,8 @@ class CounterClosier:
                 else:
                     self._save_after(error)
             finally:
+                if self._loop is not None:
+                    _scope.stop_running(self._loop)
                 if self._storage is not None and self._host is self and (self._block is None or error is not None):
                     self._storage.release()
                 if self._is_watching:
@@ -234,13 +243,14 @@ class CounterClosier:
         self._compare_length(length_of(loop))
         self._take_up()
         for other in self._around[-1][0]._inside if self._host is not self else ():
-            other.is_finished = other.is_finished or other is not self
+            if other is not self and other._loop is not None and other._loop.has_begun:
+                other.is_finished = True
         storage.loop = self._host._describe()
         if not (self._is_entered or self._each_save):
             import warnings
 
             text = f"{self.name}: this loop is never saved; use a with statement, or each_save=True"
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warnings.warn(text, UserWarning, stacklevel=3)
         self._log_start(storage)
         self._began = self._last_save = time.monotonic()
         if not self._each_save:
@@ -252,6 +262,8 @@ class CounterClosier:
         """Do what is to be done when the source is exhausted: in a `with`, the block goes on."""
         if self._storage is None:
             return
+        if self._each_save and not self._saves and not self.is_finished:
+            self._estimate()
         if not self._is_entered:
             self._finish()
         elif self._each_save and not self.is_finished:
@@ -268,13 +280,15 @@ class CounterClosier:
 
     def _open(self, path: str) -> None:
         """Find out what is around, and what is saved."""
-        loops = [loop for loop in _scope.running() if not (loop.is_held and _counter_of(loop)._path == path)]
+        loops = _scope.running()
+        for index, loop in enumerate(loops):
+            if _counter_of(loop)._path == path:  # run again, while a variable holds what the last run has left
+                loops = loops[:index]
+                break
         if any(loop.is_drawing for loop in loops):
             raise RestartError(f"{self.name}: {_NO_SOURCE}")
         self._around = [(_counter_of(loop), loop.position) for loop in loops]
         self._require_free(path, self.name)
-        if any(counter._path == path for counter, _ in self._around):
-            raise RestartError(f"{self.name}: in use by a loop around this one; give each loop a path of its own")
         hosts = [counter for counter, _ in self._around if counter._states and counter._can_save]
         if hosts:
             self._join(hosts[0], path)
@@ -398,6 +412,7 @@ class CounterClosier:
     def _register(self, states: Sequence[Object | Functions]) -> None:
         storage = self._storage
         if storage is None:
+            self._states += states  # for `object`
             return
         if self._loop is not None and self._loop.owner is not None:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
@@ -439,11 +454,11 @@ class CounterClosier:
             storage.write(host.position)
             if not is_boundary:
                 storage.flush()
+        self._last_save = time.monotonic()
 
     def _save_timed(self) -> None:
         began = time.monotonic()
         self._save(is_boundary=not self.is_finished)
-        self._last_save = time.monotonic()
         self._spent += self._last_save - began
         self._saves += 1
 
@@ -480,7 +495,9 @@ class CounterClosier:
                 self._save_timed()
 
     def _leave_block(self, is_over: bool) -> None:
-        storage = _storage_of(self)
+        storage = self._storage
+        if storage is None:  # it never came to be
+            return
         if is_over and not storage.is_lost and (storage.is_saved or storage in opened()):
             storage.remove()
         else:
@@ -515,7 +532,7 @@ class CounterClosier:
         storage = _storage_of(self)
         return {
             "finished": self.is_finished,
-            "length": length_of(self._loop),
+            "length": length_of(self._loop) if self._loop else (self._saved or {}).get("length"),
             "around": [[storage.relative(counter._path), position] for counter, position in self._around],
             "registered": [storage.relative(state.path) for state in self._states],
             "inside": [counter._record() for counter in self._taken_up_inside()] + self._current_pending(),
@@ -537,13 +554,22 @@ class CounterClosier:
         else:
             _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {_ago(storage.age)}")
 
+    def _estimate(self) -> None:
+        """Tell what saving has taken where it was too quick to be timed: save the position ten times more."""
+        saves = self.position // self._span - self.start // self._span
+        began = time.monotonic()
+        if saves and began - self._began > _NOTICEABLE:
+            for _ in range(10):
+                _storage_of(self).write(self.position)
+            self._spent, self._saves = saves * (time.monotonic() - began) / 10, saves
+
     def _judge(self) -> None:
         """Say, once, that saving takes too much of the loop's time, and what would help."""
         total = time.monotonic() - self._began
         if self._saves and not self._is_judged and self._spent > max(_COSTLY * total, _NOTICEABLE):
             self._is_judged = True
             interval = float(f"{self._spent / self._saves / _COSTLY:.2g}")
-            share = f"saving takes {self._spent / total:.0%} of the time of this loop"
+            share = f"saving takes {min(1, self._spent / total):.0%} of the time of this loop"
             _log("WARNING", f"{self.name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")
 
 
@@ -654,7 +680,8 @@ def _checked_path(path: Any) -> tuple[str, str]:
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
     if not name:
         raise ValueError("the path is empty; give the path of a file")
-    return name, os.path.realpath(name)
+    folder, base = os.path.split(os.path.abspath(name))
+    return name, os.path.join(os.path.realpath(folder), base)
 
 
 def _maker_of(path: Any) -> Callable[[str], Any]:
@@ -670,7 +697,7 @@ def _checked_span(span: Any) -> int:
         raise TypeError(f"save_span is {span!r}; give a whole number of items")
     if span < 1:
         raise ValueError(f"save_span is {span!r}; give 1 or more items")
-    return int(span)
+    return min(int(span), sys.maxsize)
 
 
 def _checked_interval(interval: Any) -> float:

@@ -45,6 +45,26 @@ class Counter(Protocol):
         """Do what is to be done when the loop is left, in whatever way."""
 
 
+def _throw(items: _Items | _Part, kind: Any, value: Any = None, trace: TracebackType | None = None) -> None:
+    """Tell an exception that is thrown in by whoever drives the loop from one that the source has raised."""
+    items.loop.is_thrown = True
+    raise kind if value is None else value
+
+
+class _Items(compress):  # type: ignore[type-arg]
+    """All items."""
+
+    loop: Loop[Any]
+    throw = _throw
+
+
+class _Part(islice):  # type: ignore[type-arg]
+    """The items up to a boundary."""
+
+    loop: Loop[Any]
+    throw = _throw
+
+
 class Loop(Generator[T, None, None]):
     """The items of an iterable from the saved position on: what a `for` iterates.
 
@@ -59,7 +79,7 @@ class Loop(Generator[T, None, None]):
         self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
-        self._is_thrown = False
+        self.is_thrown = False
         self.has_begun = False  # what was done is skipped
         self.owner: tuple[object, object] | None = None  # the thread and task that run it
 
@@ -74,11 +94,6 @@ class Loop(Generator[T, None, None]):
         """Whether a `for` is iterating it just now."""
         driver = self._live_driver()
         return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded
-
-    @property
-    def is_held(self) -> bool:
-        """Whether it is driven by `next`, so that there is no `for` that could be left."""
-        return self._held is not None
 
     @property
     def is_drawing(self) -> bool:
@@ -109,7 +124,7 @@ class Loop(Generator[T, None, None]):
 
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
-        self._is_thrown = True
+        self.is_thrown = True
         error = kind if value is None else value
         return self._kept_driver().throw(error if trace is None else error.with_traceback(trace))
 
@@ -139,13 +154,18 @@ class Loop(Generator[T, None, None]):
         self.owner = _scope.owner()
         try:
             save = self.counter.begin(self)
-            items = compress(rest_of(self._source, self.counter), self._ticks)
+            items = _Items(rest_of(self._source, self.counter), self._ticks)
+            items.loop = self
             self.has_begun = True
             if save is None:
                 yield from items
             elif self._span == 1:
                 for position, item in enumerate(items, self.counter.start + 1):
-                    yield item
+                    try:
+                        yield item
+                    except BaseException:
+                        self.is_thrown = True
+                        raise
                     save(position)
             else:
                 drawn, boundary = self.counter.start, 0
@@ -153,12 +173,14 @@ class Loop(Generator[T, None, None]):
                     if boundary:
                         save(drawn)
                     boundary = drawn + self._span - drawn % self._span
-                    yield from islice(items, boundary - drawn)
+                    part = _Part(items, boundary - drawn)
+                    part.loop = self
+                    yield from part
                     drawn = self.position
         except GeneratorExit:
             raise
         except BaseException:
-            self._is_between = not self._is_thrown
+            self._is_between = not self.is_thrown
             raise
         else:
             self._is_between = True

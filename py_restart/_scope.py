@@ -26,9 +26,10 @@ class Block:
 
     def __init__(self) -> None:
         self._counters: dict[str, CounterClosier] = {}  # by path; of an inner loop, the newest
+        self.is_over = False  # a task that was started in it may outlive it
 
     def __enter__(self) -> Block:
-        if _block.get() is not None:
+        if config.parent is not None:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
         _block.set(self)
         return self
@@ -37,6 +38,7 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _block.set(None)
+        self.is_over = True
         for counter in reversed(self._counters.values()):  # a later loop never looks done before an earlier one
             counter._leave_block(error is None)
 
@@ -47,13 +49,13 @@ class Block:
             RestartError: its path is that of another loop, or of the same one in the same item of the loops around.
         """
         former = self._counters.get(counter._path)
-        if former is not None:
+        if former is not None and former._storage is not None:
             places, now = former.places_around(), counter.places_around()
             if places == now or [path for path, _ in places] != [path for path, _ in now]:
                 raise RestartError(
                     f"{counter.name}: used for two loops of one multi_count block; give each loop a path of its own"
                 )
-            del self._counters[counter._path]
+        self._counters.pop(counter._path, None)
         self._counters[counter._path] = counter
 
 
@@ -63,7 +65,8 @@ class _Config:
     @property
     def parent(self) -> Block | None:
         """The open `multi_count` block, or None."""
-        return _block.get()
+        block = _block.get()
+        return None if block is None or block.is_over else block
 
 
 config = _Config()
@@ -105,8 +108,13 @@ def owner() -> tuple[object, object]:
 
 def running() -> list[Loop[Any]]:
     """Return the running loops of this thread or task, the outermost first."""
-    me = owner()
-    loops = [loop for loop in (reference() for reference in list(_running)) if loop is not None]
+    me, loops = owner(), []
+    for reference in list(_running):
+        loop = reference()
+        if loop is not None:
+            loops.append(loop)
+        elif reference in _running:
+            _running.remove(reference)
     return [loop for loop in loops if loop.owner == me and loop.is_running]
 
 

@@ -16,17 +16,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 __all__ = ["held", "shielded", "unwatch", "watch"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-_previous: dict[int, Any] = {}  # the handlers that ours stands in for
 _waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
-_watches = 0  # open blocks and running saves of the main thread
-_holds = 0  # running saves of the main thread
 
 F = TypeVar("F", bound=Any)
 
@@ -41,61 +39,85 @@ def shielded(function: F) -> F:
 
 
 def watch() -> bool:
-    """Stand in for the handlers; return whether that is possible here."""
-    global _watches
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    _watches += 1
-    if _watches == 1:
-        import signal
-
-        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-            handler = signal.getsignal(number)
-            if handler not in (signal.SIG_IGN, None):
-                _previous[number] = handler
-                signal.signal(number, _on_signal)
-    return True
+    """Begin a block: stops are exceptions now. Return whether this is the outermost block."""
+    return _stand_in(_on_stop)
 
 
 def unwatch() -> None:
-    """Undo one `watch`: with the last one the handlers that were there come back."""
-    global _watches
-    _watches = max(0, _watches - 1)  # a forked child starts from 0 inside its parent's blocks
-    if _watches == 0:
-        _restore()
+    """End the outermost block."""
+    _step_aside(_on_stop)
 
 
 class held:
     """A context in which signals wait. What came meanwhile takes effect at its end."""
 
     def __enter__(self) -> None:
-        global _holds
-        self._watching = watch()
-        _holds += self._watching
+        self._is_outermost = _stand_in(_remember)
 
     def __exit__(self, *_: object) -> None:
-        global _holds
-        if self._watching:
-            _holds = max(0, _holds - 1)
-            unwatch()
-            while _waiting and not _holds:
-                _act(_waiting.pop(0), None)
+        if self._is_outermost:
+            _step_aside(_remember)
+            _act_on_waiting()
 
 
-def _restore() -> None:
+def _on_stop(number: int, frame: FrameType | None) -> None:
+    """Do in a block what the signal would do without us; what would end the process is an exception."""
+    former = _stood_in_for[_on_stop].get(number)
+    if _is_shielded(frame):
+        _waiting.append(number)
+    elif callable(former):
+        former(number, frame or sys._getframe())
+    else:
+        raise SystemExit(128 + number)
+
+
+def _remember(number: int, _: FrameType | None) -> None:
+    _waiting.append(number)
+
+
+_stood_in_for: dict[Callable[..., Any], dict[int, Any]] = {_on_stop: {}, _remember: {}}
+
+
+def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
+    """Put `handler` in the place of every other, but of those that ignore; return whether it is there only now."""
+    if _stood_in_for[handler] or threading.current_thread() is not threading.main_thread():
+        return False
     import signal
 
-    for number, handler in _previous.items():
-        if signal.getsignal(number) == _on_signal:  # else the program has set its own inside the block
+    for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+        former = signal.getsignal(number)
+        if former not in (signal.SIG_IGN, None, _remember, handler):
+            _stood_in_for[handler][number] = former
             signal.signal(number, handler)
-    _previous.clear()
+    return bool(_stood_in_for[handler])
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    if _holds or _is_shielded(frame):
-        _waiting.append(number)
-    else:
-        _act(number, frame)
+def _step_aside(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Put the handlers back that were there; not where the program has set its own meanwhile."""
+    import signal
+
+    while _stood_in_for[handler]:
+        number, former = _stood_in_for[handler].popitem()
+        if signal.getsignal(number) == handler:
+            signal.signal(number, former)
+        elif _stood_in_for[_remember].get(number) == handler:  # a save stands in for it
+            _stood_in_for[_remember][number] = former
+
+
+def _act_on_waiting() -> None:
+    import signal
+
+    if not _waiting:
+        return
+    number = _waiting.pop(0)
+    handler = signal.getsignal(number)
+    try:
+        if callable(handler):
+            handler(number, None if handler == _on_stop else sys._getframe())  # no frame: nothing is shielded any more
+        else:
+            signal.raise_signal(number)
+    finally:  # it may raise; those that came after it count too
+        _act_on_waiting()
 
 
 def _is_shielded(frame: FrameType | None) -> bool:
@@ -106,25 +128,11 @@ def _is_shielded(frame: FrameType | None) -> bool:
     return False
 
 
-def _act(number: int, frame: FrameType | None) -> None:
-    """Do what the signal would have done without us; in a block a stop is an exception."""
-    import signal
-
-    handler = _previous.get(number)
-    if handler is None:  # no block is open any more
-        signal.raise_signal(number)
-    elif callable(handler):
-        handler(number, frame or sys._getframe())
-    else:
-        raise SystemExit(128 + number)
-
-
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
-    global _watches, _holds
-    _restore()
     _waiting.clear()
-    _watches = _holds = 0
+    _step_aside(_remember)
+    _step_aside(_on_stop)
 
 
 if hasattr(os, "register_at_fork"):

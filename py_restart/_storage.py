@@ -26,6 +26,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from stat import S_ISREG
 from typing import Any
 
 from . import _files
@@ -40,6 +41,7 @@ _WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh
 
 _opened: dict[str, Storage] = {}  # the storages of this process that hold their progress file, by path
 _guard = threading.RLock()
+_unreleased: list[Storage] = []  # what is to be released as soon as nobody is at work
 
 
 class _exclusive(held):
@@ -51,6 +53,7 @@ class _exclusive(held):
 
     def __exit__(self, *failure: object) -> None:
         _guard.release()
+        _release_waiting()
         super().__exit__(*failure)
 
 
@@ -70,12 +73,12 @@ class Storage:
 
     def __init__(self, path: str, name: str, loop: dict[str, Any] | None = None) -> None:
         self.path, self.name = path, name
-        self.folder, base = os.path.split(path)
-        self._staged = os.path.join(self.folder, f".{base}.staged")
+        self.folder = os.path.dirname(path)
+        self._staged = _staged_of(path)
         self._lock: int | None = None  # the descriptor that carries the lock: to close it is to give up the lock
         self._writer: int | None = None  # the one that records are written with; None: look before writing
         self._lost = ""  # why this storage may not be used any more
-        self._forked = False  # a child of fork: it saves nothing
+        self._process = os.getpid()  # a child of fork saves nothing
         self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
         self._unflushed: set[str] = set()  # folders in which names have changed
         self.users: weakref.WeakValueDictionary[str, Any] = (
@@ -96,7 +99,7 @@ class Storage:
         Raises:
             RestartError: in use by another process, not a progress file, a folder that cannot be written.
         """
-        with _guard:  # a signal may break it off as a kill may
+        with _exclusive():
             other = _opened.get(self.path)
             if other is not None:
                 other._lose(f"{self.name}: a newer counter for the same path has taken over; use that one")
@@ -112,13 +115,10 @@ class Storage:
     def release(self) -> None:
         """Let go of the progress file. One without a save goes, unless a loop inside has one.
 
-        The garbage collector may call this at any moment, and so it does without what holds signals back.
+        The garbage collector may call this at any moment, in a thread that a save waits for, too. So it waits for none.
         """
-        with _guard:
-            if _opened.get(self.path) is self:
-                if not self.is_saved and not any(map(os.path.lexists, self.header.inner_files)):
-                    self._unlink()
-                self._close()
+        _unreleased.append(self)
+        _release_waiting()
 
     def remove(self) -> None:
         """Delete the progress, all that was saved with it, and what loops inside have left.
@@ -142,7 +142,20 @@ class Storage:
     @property
     def is_saved(self) -> bool:
         """Whether there is a save; position 0 with nothing registered is none."""
-        return self.position > 0 or any(self.header.files.values()) or bool(self.header.loop.get("finished"))
+        return (
+            self.position > 0
+            or any(self.header.files.values())
+            or bool(self.header.loop.get("finished"))
+            or self.header.over
+        )
+
+    def _release(self) -> None:
+        try:
+            if not self.is_saved and not any(map(os.path.lexists, self.header.inner_files)):
+                self._unlink()
+        except (OSError, RestartError):  # an empty progress file more or less
+            pass
+        self._close()
 
     # Saving.
 
@@ -169,6 +182,7 @@ class Storage:
             try:
                 os.fsync(self._writer)
                 self._slots = self._slots[1], self._slots[0]
+                self._due = time.monotonic() + FLUSH_SECONDS
                 self.pause()
                 if not self._open_writer():
                     self._publish(self.position, self.header)
@@ -216,7 +230,16 @@ class Storage:
                 self.pause()
                 if path not in self.header.inner_files:
                     try:
-                        header = self.header._replace(inner_files=(*self.header.inner_files, path))
+                        header = self.header._replace(
+                            inner_files=(
+                                *(
+                                    inner
+                                    for inner in self.header.inner_files
+                                    if os.path.lexists(inner) or os.path.lexists(_staged_of(inner))
+                                ),
+                                path,
+                            )
+                        )
                         self._publish(self.position, header)
                     except OSError as error:
                         raise self._failed(error) from error
@@ -268,12 +291,12 @@ class Storage:
         try:
             if os.path.lexists(self.path):
                 os.close(lock)
+                _files.clear(self._staged)
                 return False
-            if os.fstat(lock).st_size:  # ext4 flushes what was truncated (auto_da_alloc: ext4(5)), even from empty
-                os.ftruncate(lock, 0)
-            header = self._signed(blank(os.urandom(4).hex(), {**self.loop, "finished": False}))
+            header = blank(os.urandom(4).hex(), {**self.loop, "finished": False})
+            header = self._signed(header._replace(inner_files=self.header.inner_files))
             data, record = encode(header, 0, self.folder)
-            _files.write_all(lock, data)
+            _write_over(lock, data)
             identity = self._put_in_place(lock)
         except BaseException:
             _files.close(lock)
@@ -327,9 +350,9 @@ class Storage:
 
     def _open_locked(self, path: str, flags: int) -> int | None:
         """Open and lock the file at `path`; None where it was not the one at that path any more when the lock came."""
-        if os.path.lexists(path) and not os.path.isfile(path):
-            raise RestartError(f"{self.name}: not a file; give another path")
         try:
+            if os.path.lexists(path) and not S_ISREG(os.stat(path).st_mode):  # one look: another process may remove it
+                raise RestartError(f"{self.name}: not a file; give another path")
             lock = os.open(path, os.O_RDWR | _files.BINARY | flags, 0o666)
         except FileNotFoundError:
             return None
@@ -359,7 +382,7 @@ class Storage:
         for path in self.header.inner_files:
             _remove_inner(path, self)
         if self.header.files:
-            self._publish(self.position, self.header._replace(files={}, over=True), self.header.files)
+            self._publish(self.position, self.header._replace(files={}), self.header.files, over=True)
             self._settle()
         self._flush_folders()
         self._unlink()
@@ -368,15 +391,16 @@ class Storage:
         self._close()
 
     def _unlink(self) -> None:
+        """Delete the progress file. The names of loops inside stay known: the loop may go on and save again."""
         if self._is_here():
             os.unlink(self.path)
-        self.position, self.header = 0, blank("", {})
+        self.position, self.header = 0, blank("", {})._replace(inner_files=self.header.inner_files)
 
     def _close(self) -> None:
         self.pause()
         lock, self._lock = self._lock, None
         if lock is not None:
-            if not self._forked:
+            if self._process == os.getpid():  # a forked child would take the lock from its parent
                 _files.unlock(lock)
             os.close(lock)
         if _opened.get(self.path) is self:
@@ -390,16 +414,11 @@ class Storage:
             weakref.finalize(self, os.close, writer)
         self._close()
 
-    def _fork(self) -> None:
-        """Become the storage of a forked child: let the descriptors go, but not the lock, and save nothing."""
-        self._forked = True
-        self._close()
-
     # The commit.
 
     def _may_write(self) -> bool:
         """Whether there is anything to do; make sure of the lock if so."""
-        if self._forked:
+        if self._process != os.getpid():
             return False
         if self._lost:
             raise RestartError(self._lost)
@@ -418,7 +437,7 @@ class Storage:
             try:
                 for path in self.header.inner_files:
                     _remove_inner(path, self, position)
-                if self._is_flushed and self.loop == self.header.loop and self._open_writer():
+                if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
                     self.write(position)
                 else:
                     self._publish(position, self.header._replace(loop=self.loop))
@@ -431,7 +450,6 @@ class Storage:
         if not self._is_here():
             return False
         self._writer = os.open(self.path, os.O_RDWR | _files.BINARY)
-        self._due = time.monotonic() + FLUSH_SECONDS
         return True
 
     def _is_here(self) -> bool:
@@ -480,17 +498,20 @@ class Storage:
         self._unflushed.add(os.path.dirname(path))
         return stamp
 
-    def _publish(self, position: int, header: Header, before: Mapping[str, Stamp | None] | None = None) -> None:
+    def _publish(
+        self, position: int, header: Header, before: Mapping[str, Stamp | None] | None = None, over: bool = False
+    ) -> None:
         """Make `header` and `position` count, all at once."""
         self._settle()
         self._flush_folders()
         former = {path: stamp for path, stamp in (before or {}).items() if stamp}
-        header = self._signed(header._replace(save=self.header.save + 1, before=former))
+        header = self._signed(header._replace(save=self.header.save + 1, before=former, over=over))
         data, record = encode(header, position, self.folder)
-        lock = os.open(self._staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _files.BINARY, 0o666)
+        lock = self._open_locked(self._staged, os.O_CREAT)
+        if lock is None:
+            raise RestartError(f"{self.name}: another process starts with it; stop one of the two")
         try:
-            _files.lock(lock)
-            _files.write_all(lock, data)
+            _write_over(lock, data)
             os.fsync(lock)
             self._is_here()
             self.pause()
@@ -575,7 +596,7 @@ class Storage:
         return os.path.join(folder, f".{base}.{self.header.id}-{number}")
 
     def _is_ours(self, path: str, stamp: Stamp) -> bool:
-        return self._seen.get(path) == _files.look(path) or _files.stamp_of(path) == stamp
+        return (not os.path.isdir(path) and self._seen.get(path) == _files.look(path)) or _files.stamp_of(path) == stamp
 
     def _flush_folders(self) -> None:
         while self._unflushed:
@@ -595,12 +616,23 @@ def require_folder(folder: str, name: str) -> None:
         raise RestartError(f"{name}: the folder {folder} cannot be written to; choose another one")
 
 
+def _release_waiting() -> None:
+    while _unreleased and _guard.acquire(blocking=False):
+        try:
+            storage = _unreleased.pop()
+            if _opened.get(storage.path) is storage:
+                storage._release()
+        finally:
+            _guard.release()
+
+
 def _remove_inner(path: str, outer: Storage, position: int | None = None) -> None:
     """Delete what a loop inside has left, unless it belongs to the item at `position`."""
     inner = _opened.get(path)
     known = inner is not None
     if inner is None:
         if not os.path.isfile(path):
+            _files.clear(_staged_of(path))  # a start that was cut short
             return
         try:
             inner = Storage(path, path)
@@ -613,11 +645,22 @@ def _remove_inner(path: str, outer: Storage, position: int | None = None) -> Non
         inner.release()
 
 
+def _write_over(file: int, data: bytes) -> None:
+    if os.fstat(file).st_size:  # else ext4 flushes it for having been truncated (auto_da_alloc: ext4(5))
+        os.ftruncate(file, 0)
+    _files.write_all(file, data)
+
+
+def _staged_of(path: str) -> str:
+    folder, base = os.path.split(path)
+    return os.path.join(folder, f".{base}.staged")
+
+
 def _after_fork() -> None:
     global _guard
     _guard = threading.RLock()  # a thread that is not in the child may have held it
     for storage in list(_opened.values()):
-        storage._fork()
+        storage._close()
 
 
 if hasattr(os, "register_at_fork"):
