@@ -238,6 +238,7 @@ class CounterClosier:
         storage = self._storage
         if storage is None:
             return None
+        storage.require_current()
         self._require_same_loops_around()
         _scope.start_running(loop)
         self._compare_length(length_of(loop))

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ._progress import Stamp
 
@@ -19,7 +20,7 @@ except ImportError:  # Windows
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
 BINARY: int = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
-_PARALLEL_SIZE = 1 << 20  # bytes; from here on a thread costs less than flushing and digesting one after the other
+_LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 
 
 def lock(file: int) -> bool:
@@ -121,38 +122,59 @@ def _flush_open(path: str, flags: int) -> None:
 
 
 def flushed_stamp(path: str) -> Stamp:
-    """Flush and digest what was staged, large things both at once: each takes as long as writing it did."""
-    if os.path.getsize(path) < _PARALLEL_SIZE:
+    """Flush and digest what was staged, large things both at once: digesting takes as long as writing did."""
+    if os.path.getsize(path) < _LARGE:
         flush(path)
         return stamp_of(path)
-    errors: list[OSError] = []
-
-    def flush_it() -> None:
-        try:
-            flush(path)
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=flush_it)
-    thread.start()
-    try:
-        stamp = stamp_of(path)
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
+    stamp: Stamp = _at_once(lambda: flush(path), lambda: stamp_of(path))[1]
     return stamp
 
 
 def stamp_of(path: str) -> Stamp:
-    """Digest a file, or a folder with all that is in it."""
+    """Digest a file, or a folder with all that is in it. A large file is digested in halves, on two cores."""
     from hashlib import blake2b
 
-    digest, size = blake2b(digest_size=16), 0
-    for part in _contents(path):
-        digest.update(part)
-        size += len(part)
-    return Stamp(size, digest.hexdigest())
+    size = os.lstat(path).st_size
+    if size < _LARGE or not os.path.isfile(path):
+        digest, size = blake2b(digest_size=16), 0
+        for part in _contents(path):
+            digest.update(part)
+            size += len(part)
+        return Stamp(size, digest.hexdigest())
+
+    def digest_of(start: int, stop: int) -> bytes:
+        digest = blake2b()
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            while start < stop and (chunk := file.read(min(_LARGE, stop - start))):
+                digest.update(chunk)
+                start += len(chunk)
+        return digest.digest()
+
+    halves = _at_once(lambda: digest_of(0, size // 2), lambda: digest_of(size // 2, size))
+    return Stamp(size, blake2b(b"".join(halves), digest_size=16).hexdigest())
+
+
+def _at_once(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    """Run two things that leave the interpreter to others for most of their time; raise what either raises."""
+    done: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run_first() -> None:
+        try:
+            done.append(first())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run_first)
+    thread.start()
+    try:
+        other = second()
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return done[0], other
 
 
 def _contents(path: str) -> Iterator[bytes]:
@@ -168,7 +190,7 @@ def _contents(path: str) -> Iterator[bytes]:
         yield b"\0end\0"
     else:
         with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_PARALLEL_SIZE):
+            while chunk := file.read(_LARGE):
                 yield chunk
 
 

@@ -139,6 +139,11 @@ class Storage:
         """Whether a newer counter has taken over."""
         return bool(self._lost)
 
+    def require_current(self) -> None:
+        """Raise where a newer counter has taken over."""
+        if self._lost:
+            raise RestartError(self._lost)
+
     @property
     def is_saved(self) -> bool:
         """Whether there is a save; position 0 with nothing registered is none."""
@@ -420,8 +425,7 @@ class Storage:
         """Whether there is anything to do; make sure of the lock if so."""
         if self._process != os.getpid():
             return False
-        if self._lost:
-            raise RestartError(self._lost)
+        self.require_current()
         if _opened.get(self.path) is not self:  # released: the loop was left, but is saved or removed after all
             known = self.header.id, self.header.save, self.position
             self.acquire()
