@@ -1,0 +1,30 @@
+"""Save with functions of your own: one that writes a file, one that reads it, and the path that both are given."""
+
+import time
+
+import numpy as np
+
+from py_restart import enable_counter
+
+plate = np.zeros((32, 32))
+plate[0] = 100.0
+
+
+def save(path):
+    """Write the plate; the name ends in .npy, since np.save would append that to any other."""
+    np.save(path, plate)
+
+
+def load(path):
+    """Read it back into the same array."""
+    plate[:] = np.load(path)
+
+
+with enable_counter("heat.progress", each_save=True, save_span=50) as counter:
+    counter.save_load_funcs([save], [load], ["plate.npy"])
+    for step in counter(range(500)):
+        if step % 50 == 0:
+            print("step", step, flush=True)
+        plate[1:-1, 1:-1] = (plate[:-2, 1:-1] + plate[2:, 1:-1] + plate[1:-1, :-2] + plate[1:-1, 2:]) / 4
+        time.sleep(0.002)
+    print("done: the mean is", plate.mean())
