@@ -112,9 +112,9 @@ class CounterClosier:
         """Register functions that save and load, and call those that load where something was saved.
 
         Args:
-            save_funcs: Each is called with a path, and writes a file or a folder there. load_funcs: Each is called
-            with the path of what was saved. func_paths: For each pair its path. The functions get it as the type that
-            was given, with the same file name.
+            save_funcs: Each is called with a path, and writes a file or a folder there.
+            load_funcs: Each is called with the path of what was saved.
+            func_paths: For each pair its path. The functions get one of the type and with the file name given here.
 
         Raises:
             TypeError: one of them is not a function.
@@ -349,10 +349,8 @@ class CounterClosier:
     @property
     def _is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
-        if self._storage is None or self._storage.is_lost:
-            return False
         if self._host is self:
-            return self._storage in opened()
+            return True
         parent, position = self._around[-1]
         return parent._is_current and parent.position == position
 

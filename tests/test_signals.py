@@ -1,0 +1,299 @@
+"""Stops that should save, and stops that wait for a save."""
+
+import os
+import pickle
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from py_restart import _signals, enable_counter, simple_counter
+
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def me(number):
+    """Send a signal to this process."""
+    os.kill(os.getpid(), number)
+
+
+def handlers():
+    """Return what happens at each stop."""
+    return [signal.getsignal(number) for number in STOPS]
+
+
+def counted(tell, inside, **options):
+    """Count ten items with an object, and do something in item 4."""
+    with enable_counter("run", **options) as counter:
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(10)):
+            if i == 4:
+                inside()
+            seen.append(i)
+    tell(seen)
+
+
+def resumed():
+    """Return what the next run starts with."""
+    counter = enable_counter("run")
+    return counter.position, counter.save_load_object([], "seen")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_in_a_with_saves_and_ends_with_the_shells_status(folder, run_child, number):
+    """SIGTERM and SIGHUP, where the program left them at their default."""
+    assert run_child(counted, lambda: me(number)).status == 128 + number
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+def test_ctrl_c_in_a_with_saves(folder, run_child):
+    """As any exception does."""
+    assert run_child(counted, lambda: me(signal.SIGINT)).error == "KeyboardInterrupt"
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_handler_of_the_program_is_called_as_it_would_have_been(folder, run_child, number):
+    """With the number and a frame; whether it raises is its own business."""
+
+    def job(tell):
+        signal.signal(number, lambda got, frame: tell((got, frame is not None)))
+        counted(tell, lambda: me(number))
+
+    assert run_child(job).told == [(number, True), list(range(10))]
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_what_the_program_ignores_stays_ignored(folder, run_child, number):
+    """As under `nohup`; during a save too."""
+
+    def job(tell):
+        signal.signal(number, signal.SIG_IGN)
+        counted(tell, lambda: me(number))
+        assert signal.getsignal(number) == signal.SIG_IGN
+
+    child = run_child(job)
+    assert (child.told, child.status) == ([list(range(10))], 0)
+
+
+def test_the_handlers_that_were_there_come_back(folder):
+    """With the end of the last block, whatever ended it; and after each save outside a block."""
+    before = handlers()
+    with enable_counter("outer"):
+        assert handlers() != before
+        with enable_counter("inner"):
+            pass
+        assert handlers() != before
+    assert handlers() == before
+    with pytest.raises(KeyError):
+        with enable_counter("outer"):
+            raise KeyError
+    assert handlers() == before
+    assert list(simple_counter("run", range(3))) == [0, 1, 2]
+    assert handlers() == before
+
+
+def test_a_handler_that_the_program_sets_inside_the_block_stays(folder, run_child):
+    """The library puts back only what is its own."""
+
+    def job(tell):
+        def mine(number, frame):
+            tell("mine")
+
+        def inside():
+            signal.signal(signal.SIGTERM, mine)
+            me(signal.SIGTERM)
+
+        counted(tell, inside, each_save=True)
+        assert signal.getsignal(signal.SIGTERM) == mine
+        me(signal.SIGTERM)
+
+    assert run_child(job).told == ["mine", list(range(10)), "mine"]
+
+
+class Saved:
+    """An object during whose pickling something happens."""
+
+    def __init__(self, during):
+        self.during, self.armed = during, False
+
+    def __reduce__(self):
+        if self.armed:
+            self.during()
+        return (str, ("whole",))
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("way", ["with", "without"])
+def test_a_stop_during_a_save_waits_until_it_is_done(folder, run_child, number, way):
+    """The save is whole, and the stop takes effect then: as an exception in a `with`, as its default elsewhere."""
+
+    def job(tell):
+        value = Saved(lambda: (me(number), tell("saving")))
+        counter = enable_counter("run", each_save=True)
+        if way == "with":
+            counter.__enter__()
+        counter.save_load_object(value, "seen")
+        for i in counter(range(10)):
+            tell(i)
+            value.armed = i == 3
+
+    child = run_child(job)
+    assert child.told == [0, 1, 2, 3, "saving"]
+    if number == signal.SIGINT:
+        assert child.error == "KeyboardInterrupt"
+    else:
+        assert child.status == (128 + number if way == "with" else -number)
+    assert resumed() == (4, "whole")
+
+
+@pytest.mark.parametrize("second", STOPS)
+def test_a_second_stop_during_the_save_of_the_first_waits(folder, run_child, second):
+    """Ctrl-C twice, or Ctrl-C and then the scheduler's SIGTERM: the save is whole."""
+
+    def job(tell):
+        value = Saved(lambda: (me(second), tell("saving")))
+        with enable_counter("run") as counter:
+            counter.save_load_object(value, "seen")
+            for i in counter(range(10)):
+                if i == 4:
+                    value.armed = True
+                    me(signal.SIGINT)
+
+    child = run_child(job)
+    assert child.told == ["saving"]
+    if second == signal.SIGINT:
+        assert child.error == "KeyboardInterrupt"
+    else:
+        assert child.status == -second  # the block is over: it does what it does elsewhere
+    assert resumed() == (4, "whole")
+
+
+def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
+    """The first instruction of the end of the block: no `try` can stand there."""
+
+    def job(tell):
+        import sys
+
+        end = type(enable_counter("other")).__exit__.__code__
+
+        def trace(frame, event, argument):
+            if frame.f_code is end:
+                sys.settrace(None)
+                me(signal.SIGINT)
+            return None
+
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(10)):
+                if i == 4:
+                    sys.settrace(trace)
+                    raise KeyError
+                seen.append(i)
+
+    child = run_child(job)
+    assert child.error == "KeyboardInterrupt"
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+def test_all_stops_that_came_during_a_save_count(folder, run_child):
+    """Each of them, in their order."""
+
+    def job(tell):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda got, frame: tell(got))
+        value = Saved(lambda: (me(signal.SIGTERM), me(signal.SIGHUP), tell("saving")))
+        counter = enable_counter("run", each_save=True)
+        counter.save_load_object(value, "seen")
+        for i in counter(range(2)):
+            value.armed = i == 0
+
+    assert run_child(job).told == ["saving", signal.SIGTERM, signal.SIGHUP]
+
+
+def test_other_threads_leave_the_signals_alone(folder, left):
+    """Signals can be handled in the main thread alone; all other promises hold elsewhere."""
+    before, seen = handlers(), []
+
+    def work(stop_at):
+        try:
+            with enable_counter("run") as counter:
+                kept = counter.save_load_object([], "seen")
+                for i in counter(range(6)):
+                    seen.append(handlers() == before)
+                    if i == stop_at:
+                        raise KeyError
+                    kept.append(i)
+        except KeyError:
+            assert pickle.loads(Path("seen").read_bytes()) == kept
+            results.append(left())
+
+    results = []
+    for stop_at in (3, None):
+        thread = threading.Thread(target=work, args=(stop_at,))
+        thread.start()
+        thread.join(10)
+    assert results == [["run", "seen"]]
+    assert len(seen) == 4 + 3 and all(seen)
+    assert left() == []
+
+
+def test_a_forked_child_has_the_handlers_that_were_there(folder, run_child):
+    """Inside the parent's block, and inside its save."""
+
+    def job(tell):
+        def fork():
+            child = os.fork()
+            if child == 0:
+                tell((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+                os._exit(0)
+            os.waitpid(child, 0)
+
+        value = Saved(fork)
+        value.armed = True
+        with enable_counter("run", each_save=True) as counter:
+            counter.save_load_object(1, "seen")
+            counter.object = value
+            for _ in counter(range(1)):
+                fork()
+
+    told = run_child(job).told
+    assert len(told) == 3 and set(told) == {(signal.SIG_DFL, signal.default_int_handler)}
+
+
+def test_a_system_without_sighup(folder, monkeypatch):
+    """Windows."""
+    monkeypatch.delattr(signal, "SIGHUP")
+    before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+    with enable_counter("run"):
+        assert signal.getsignal(signal.SIGTERM) == _signals._on_stop
+    assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+
+
+def test_a_stop_in_what_is_shielded_waits_for_the_end_of_the_block(folder):
+    """From the very first instruction on."""
+
+    @_signals.shielded
+    def end():
+        me(signal.SIGINT)
+        passed.append(True)
+
+    passed = []
+    with pytest.raises(KeyboardInterrupt):
+        with enable_counter("run"):
+            end()
+            passed.append(True)
+    assert passed == [True, True]
+
+
+def test_a_stop_during_a_save_outside_a_block_does_what_it_does_elsewhere(folder, monkeypatch):
+    """With its default handler back in place."""
+    raised = []
+    monkeypatch.setattr(signal, "raise_signal", lambda number: raised.append((number, signal.getsignal(number))))
+    value = Saved(lambda: me(signal.SIGTERM))
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_object(value, "seen")
+    for i in counter(range(3)):
+        value.armed = i == 1
+    assert raised == [(signal.SIGTERM, signal.SIG_DFL)]

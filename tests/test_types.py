@@ -1,0 +1,97 @@
+"""What a type checker knows of the loops: the types of their items, and of what is loaded."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import py_restart
+
+SNIPPET = """
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import assert_type
+
+from py_restart import CounterClosier, RestartError, config, enable_counter, multi_count, simple_counter
+
+
+def lines(start: int) -> Iterator[str]:
+    yield str(start)
+
+
+with multi_count():
+    with enable_counter("a.tmp", True, False, 1, save_interval=1.5) as counter:
+        assert_type(counter, CounterClosier)
+        total = counter.save_load_object({"sum": 0}, Path("sum.pickle"))
+        assert_type(total, dict[str, int])
+        assert_type(counter.position, int)
+        counter.object = total
+        counter.save_load_funcs([print], [lambda path: print(path)], [Path("x")])
+        counter.save_load_funcs([print], [print], ["x"])
+        for i in counter(range(10)):
+            assert_type(i, int)
+        counter.save()
+        counter.remove_files()
+
+for name, number in enable_counter(Path("b.tmp"), each_save=True)(zip(["a"], [1.5])):
+    assert_type(name, str)
+    assert_type(number, float)
+for line in simple_counter("c.tmp", lines, True, 10):
+    assert_type(line, str)
+for item in simple_counter("d.tmp", [b"x", b"y"]):
+    assert_type(item, bytes)
+
+loop = simple_counter("e.tmp", {1: "a"})
+generator: Generator[int, None, None] = loop
+assert_type(next(loop), int)
+assert_type(loop.position, int)
+assert_type(len(loop), int)
+assert config.parent is None
+assert issubclass(RestartError, Exception)
+"""
+WRONG = """
+from py_restart import enable_counter, simple_counter
+
+simple_counter(1, range(3))
+simple_counter("a.tmp", 5)
+enable_counter("a.tmp", save_span="often")
+enable_counter("a.tmp", True, False, 1, 2.0)
+for i in simple_counter("a.tmp", ["x"]):
+    i + 1
+enable_counter("a.tmp").position = 3
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is in the extra dev")
+def test_element_types_flow_through_the_loops(tmp_path):
+    """`mypy --strict` knows them, and finds each wrong argument; one run for both."""
+    (tmp_path / "right.py").write_text(SNIPPET)
+    (tmp_path / "wrong.py").write_text(WRONG)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--python-version=3.11",
+            "--cache-dir=cache",
+            "right.py",
+            "wrong.py",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(Path(py_restart.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert [line for line in errors if not line.startswith("wrong.py")] == []
+    assert sorted({int(line.split(":")[1]) for line in errors}) == [4, 5, 6, 7, 9, 10]
+
+
+def test_the_package_says_that_it_is_typed():
+    """py.typed, PEP 561."""
+    assert (Path(py_restart.__file__).parent / "py.typed").exists()
