@@ -46,7 +46,7 @@ class CounterClosier:
         *,
         save_interval: float = 0.0,
     ) -> None:
-        self.name, path = _checked_path(file_path)
+        self._name, path = _checked_path(file_path)
         path = os.path.realpath(path)
         self._span, self._interval = _checked_span(save_span), _checked_interval(save_interval)
         self._each_save = bool(each_save)
@@ -63,8 +63,8 @@ class CounterClosier:
         self._is_entered = self._is_watching = self._is_judged = self._is_taken_up = False
         self._began = self._last_save = self._spent = 0.0
         self._saves = 0
-        self.is_finished = False
-        self.start = 0
+        self._is_finished = False
+        self._start = 0
         if use_tempfile:
             self._open(path)
 
@@ -82,8 +82,8 @@ class CounterClosier:
             RestartError: this counter has a loop already, or the iterable is a loop itself.
         """
         if self._loop is not None:
-            raise RestartError(f"{self.name}: this counter has counted a loop already; make another counter")
-        _require_iterable(iterable, self.name)
+            raise RestartError(f"{self._name}: this counter has counted a loop already; make another counter")
+        _require_iterable(iterable, self._name)
         self._loop = Loop(self, iterable, self._span)
         return self._loop
 
@@ -125,11 +125,11 @@ class CounterClosier:
         if len({len(column) for column in triples}) != 1:
             lengths = ", ".join(str(len(column)) for column in triples)
             raise ValueError(
-                f"{self.name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each"
+                f"{self._name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each"
             )
         for function in (*triples[0], *triples[1]):
             if not callable(function):
-                raise TypeError(f"{self.name}: a {type(function).__name__} is not a function")
+                raise TypeError(f"{self._name}: a {type(function).__name__} is not a function")
         self._register(
             [
                 Functions(save, load, self._checked_place(path), _maker_of(path))
@@ -153,7 +153,7 @@ class CounterClosier:
     @property
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the running one; after a failure, the failed one."""
-        return self.start if self._loop is None else self._loop.position
+        return self._start if self._loop is None else self._loop.position
 
     def save(self) -> None:
         """Save now: the position and everything registered, as they are.
@@ -162,12 +162,12 @@ class CounterClosier:
             RestartError: the work is done, or the save fails. The save before is still whole then.
         """
         if self._storage is not None:
-            if self.is_finished or self._host.is_finished:
-                raise RestartError(f"{self.name}: its work is done; make another counter")
+            if self._is_finished or self._host._is_finished:
+                raise RestartError(f"{self._name}: its work is done; make another counter")
             self._take_up()
             self._save()
-            if self._loop is not None and self._loop.owner is not None and not self._loop.is_running:
-                self.leave()
+            if self._loop is not None and self._loop._owner is not None and not self._loop._is_running:
+                self._leave()
 
     def remove_files(self) -> None:
         """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
@@ -180,11 +180,11 @@ class CounterClosier:
         record = self._saved
         for counter in self._tree():
             counter._saved, counter._pending = None, []
-        if self._loop is None or self._loop.owner is None:
-            self.start, self.is_finished = 0, False
+        if self._loop is None or self._loop._owner is None:
+            self._start, self._is_finished = 0, False
         if self._host is self:
             self._storage.remove()
-            if self._loop is None or self._loop.is_running:
+            if self._loop is None or self._loop._is_running:
                 self._storage.acquire()  # the lock, and what names the files of loops inside
         else:
             parent, is_taken_up = self._around[-1][0], self._is_taken_up
@@ -197,8 +197,8 @@ class CounterClosier:
                 self._is_taken_up = is_taken_up
 
     def __enter__(self) -> CounterClosier:
-        if self._is_entered or (self._loop is not None and self._loop.owner is not None):
-            raise RestartError(f"{self.name}: this counter was used already; make another counter")
+        if self._is_entered or (self._loop is not None and self._loop._owner is not None):
+            raise RestartError(f"{self._name}: this counter was used already; make another counter")
         self._is_entered = True
         self._is_watching = self._storage is not None and _signals.watch()
         return self
@@ -223,17 +223,17 @@ class CounterClosier:
 
     # What the loop asks for, and the block.
 
-    def places_around(self) -> list[tuple[str, int]]:
+    def _places_around(self) -> list[tuple[str, int]]:
         """Return the path and position of each loop around it, as they were when it was made."""
         return [(counter._path, position) for counter, position in self._around]
 
     @property
-    def is_superseded(self) -> bool:
+    def _is_superseded(self) -> bool:
         """Whether a newer counter has taken over its place, or that of a counter around it."""
         lost = self._storage is None or self._storage.is_lost
-        return lost or any(counter.is_superseded for counter, _ in self._around)
+        return lost or any(counter._is_superseded for counter, _ in self._around)
 
-    def begin(self, loop: Loop[Any]) -> Callable[[int], Any] | None:
+    def _begin(self, loop: Loop[Any]) -> Callable[[int], Any] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         storage = self._storage
         if storage is None:
@@ -244,13 +244,13 @@ class CounterClosier:
         self._compare_length(length_of(loop))
         self._take_up()
         for other in self._around[-1][0]._inside if self._host is not self else ():
-            if other is not self and other._loop is not None and other._loop.has_begun:
-                other.is_finished = True
+            if other is not self and other._loop is not None and other._loop._has_begun:
+                other._is_finished = True
         storage.loop = self._host._describe()
         if not (self._is_entered or self._each_save):
             import warnings
 
-            text = f"{self.name}: this loop is never saved; use a with statement, or each_save=True"
+            text = f"{self._name}: this loop is never saved; use a with statement, or each_save=True"
             warnings.warn(text, UserWarning, stacklevel=3)
         self._log_start(storage)
         self._began = self._last_save = time.monotonic()
@@ -259,20 +259,20 @@ class CounterClosier:
         is_plain = self._host is self and not self._states and not self._interval
         return storage.write if is_plain else self._save_at_boundary
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Do what is to be done when the source is exhausted: in a `with`, the block goes on."""
         if self._storage is None:
             return
-        if self._each_save and not self._saves and not self.is_finished:
+        if self._each_save and not self._saves and not self._is_finished:
             self._estimate()
         if not self._is_entered:
             self._finish()
-        elif self._each_save and not self.is_finished:
+        elif self._each_save and not self._is_finished:
             self._save_timed()
         self._judge()
-        _log("INFO", f"{self.name}: done at position {self.position}")
+        _log("INFO", f"{self._name}: done at position {self.position}")
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Do what is to be done when the loop is left: without a `with` nobody else lets go of the file."""
         if self._storage is not None and self._host is self and not self._is_entered and self._block is None:
             self._storage.release()
@@ -286,17 +286,17 @@ class CounterClosier:
             if _counter_of(loop)._path == path:  # run again, while a variable holds what the last run has left
                 loops = loops[:index]
                 break
-        if any(loop.is_drawing for loop in loops):
-            raise RestartError(f"{self.name}: {_NO_SOURCE}")
+        if any(loop._is_drawing for loop in loops):
+            raise RestartError(f"{self._name}: {_NO_SOURCE}")
         self._around = [(_counter_of(loop), loop.position) for loop in loops]
-        self._require_free(path, self.name)
+        self._require_free(path, self._name)
         hosts = [counter for counter, _ in self._around if counter._states and counter._can_save]
         if hosts:
             self._join(hosts[0], path)
         else:
             self._open_own(path)
         if self._saved is not None:
-            self.start, self.is_finished = self._saved["position"], self._saved["finished"]
+            self._start, self._is_finished = self._saved["position"], self._saved["finished"]
             self._pending = self._saved["inside"]
 
     def _open_own(self, path: str) -> None:
@@ -306,9 +306,9 @@ class CounterClosier:
         if self._around:
             _storage_of(self._around[-1][0]).claim(path)
         folder = os.path.dirname(path)
-        around = [[relative(place, folder), position] for place, position in self.places_around()]
+        around = [[relative(place, folder), position] for place, position in self._places_around()]
         storage = Storage(
-            path, self.name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
+            path, self._name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
         )
         known = {storage.absolute(where): at for where, at in storage.header.loop.get("around", [])}
         if any(known.get(counter._path, position) != position for counter, position in self._around):
@@ -318,7 +318,7 @@ class CounterClosier:
             self._saved = {"position": storage.position, **storage.header.loop}
             for counter, _ in self._around:
                 if counter._path not in known:
-                    _log("WARNING", f"{self.name}: saved outside the loop of {counter.name}, in which it runs now")
+                    _log("WARNING", f"{self._name}: saved outside the loop of {counter._name}, in which it runs now")
         self._storage = storage
         weakref.finalize(self, storage.release)
 
@@ -326,14 +326,14 @@ class CounterClosier:
         """Become part of the moment of a counter around this one: its progress file holds this one's progress."""
         parent = self._around[-1][0]
         storage = _storage_of(host)
-        require_folder(os.path.dirname(path), self.name)
+        require_folder(os.path.dirname(path), self._name)
         if os.path.lexists(path):
             raise RestartError(
-                f"{self.name}: is there, but this loop is saved in {host.name}; move it away, or give another path"
+                f"{self._name}: is there, but this loop is saved in {host._name}; move it away, or give another path"
             )
         if any(counter._path == path for counter in parent._current_inside()):
             raise RestartError(
-                f"{self.name}: used for two loops in one item of {parent.name}; give each loop a path of its own"
+                f"{self._name}: used for two loops in one item of {parent._name}; give each loop a path of its own"
             )
         self._host, self._storage = host, storage
         parent._pending = parent._current_pending()
@@ -357,16 +357,16 @@ class CounterClosier:
     def _require_free(self, path: str, name: str) -> None:
         for storage in opened():
             user = storage.users.get(path)
-            if (user is not None and user._is_current) or (storage.path == path and name is not self.name):
+            if (user is not None and user._is_current) or (storage.path == path and name is not self._name):
                 raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
     def _require_same_loops_around(self) -> None:
         loops = _scope.running()
-        if any(loop.is_drawing for loop in loops):
-            raise RestartError(f"{self.name}: {_NO_SOURCE}")
-        if [(loop.counter, loop.position) for loop in loops] != self._around:
+        if any(loop._is_drawing for loop in loops):
+            raise RestartError(f"{self._name}: {_NO_SOURCE}")
+        if [(loop._counter, loop.position) for loop in loops] != self._around:
             raise RestartError(
-                f"{self.name}: the loops around it are not those in which its counter was made; "
+                f"{self._name}: the loops around it are not those in which its counter was made; "
                 "make the counter right before its own for, inside the loop around it"
             )
 
@@ -385,18 +385,18 @@ class CounterClosier:
         saved = {_storage_of(self).absolute(path) for path in self._saved["registered"]}
         registered = {state.path for state in self._states}
         for path in sorted(saved - registered):
-            raise RestartError(f"{self.name}: saved with {path}, which is not registered; register it, or {_AFRESH}")
+            raise RestartError(f"{self._name}: saved with {path}, which is not registered; register it, or {_AFRESH}")
         for path in sorted(registered - saved):
-            raise RestartError(f"{self.name}: saved without {path}, which is registered; remove that, or {_AFRESH}")
+            raise RestartError(f"{self._name}: saved without {path}, which is registered; remove that, or {_AFRESH}")
 
     def _compare_length(self, length: int | None) -> None:
         former = self._saved and self._saved["length"]
-        if length is not None and self.start > length and not self.is_finished:
+        if length is not None and self._start > length and not self._is_finished:
             raise RestartError(
-                f"{self.name}: saved at position {self.start}, but the iterable has {length} items; {_GIVE_SAME}"
+                f"{self._name}: saved at position {self._start}, but the iterable has {length} items; {_GIVE_SAME}"
             )
         if former is not None and length is not None and former != length:
-            _log("WARNING", f"{self.name}: saved with an iterable of {former} items, which has {length} now")
+            _log("WARNING", f"{self._name}: saved with an iterable of {former} items, which has {length} now")
 
     # Registering.
 
@@ -413,8 +413,8 @@ class CounterClosier:
         if storage is None:
             self._states += states  # for `object`
             return
-        if self._loop is not None and self._loop.owner is not None:
-            raise RestartError(f"{self.name}: its loop has begun; register before the loop")
+        if self._loop is not None and self._loop._owner is not None:
+            raise RestartError(f"{self._name}: its loop has begun; register before the loop")
         used = {state.path for state in self._states}
         saved = {storage.absolute(path) for path in self._saved["registered"]} if self._saved else set()
         for state in states:
@@ -435,7 +435,7 @@ class CounterClosier:
         for state in reversed(self._states):
             if isinstance(state, Object):
                 return state
-        raise RestartError(f"{self.name}: no object is registered; call save_load_object first")
+        raise RestartError(f"{self._name}: no object is registered; call save_load_object first")
 
     # Saving.
 
@@ -457,7 +457,7 @@ class CounterClosier:
 
     def _save_timed(self) -> None:
         began = time.monotonic()
-        self._save(is_boundary=not self.is_finished)
+        self._save(is_boundary=not self._is_finished)
         self._spent += self._last_save - began
         self._saves += 1
 
@@ -469,7 +469,7 @@ class CounterClosier:
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        if self._storage is None or self._loop is None or not self._loop.has_begun or self.is_finished:
+        if self._storage is None or self._loop is None or not self._loop._has_begun or self._is_finished:
             return
         moment = list(self._host._tree())
         if any(counter._each_save for counter in moment) and any(counter._states for counter in moment):
@@ -485,7 +485,7 @@ class CounterClosier:
         storage = self._storage
         if storage is None:
             return
-        was_finished, self.is_finished = self.is_finished, True
+        was_finished, self._is_finished = self._is_finished, True
         if self._host is self and self._block is None:
             storage.remove()
         elif not was_finished:
@@ -511,7 +511,7 @@ class CounterClosier:
         return [counter for counter in self._current_inside() if counter._is_taken_up]
 
     def _current_pending(self) -> list[dict[str, Any]]:
-        return self._pending if self.position == self.start else []
+        return self._pending if self.position == self._start else []
 
     def _tree(self) -> Iterator[CounterClosier]:
         yield self
@@ -530,7 +530,7 @@ class CounterClosier:
         """What a progress file says of this loop, beside its position."""
         storage = _storage_of(self)
         return {
-            "finished": self.is_finished,
+            "finished": self._is_finished,
             "length": length_of(self._loop) if self._loop else (self._saved or {}).get("length"),
             "around": [[storage.relative(counter._path), position] for counter, position in self._around],
             "registered": [storage.relative(state.path) for state in self._states],
@@ -546,16 +546,16 @@ class CounterClosier:
     def _log_start(self, storage: Storage) -> None:
         length = length_of(self._loop)
         of = "" if length is None else f" of {length}"
-        if self.is_finished:
-            _log("INFO", f"{self.name}: finished before, at position {self.start}{of}; skipped")
+        if self._is_finished:
+            _log("INFO", f"{self._name}: finished before, at position {self._start}{of}; skipped")
         elif self._saved is None:
-            _log("INFO", f"{self.name}: starts afresh, at position 0{of}")
+            _log("INFO", f"{self._name}: starts afresh, at position 0{of}")
         else:
-            _log("INFO", f"{self.name}: resumes at position {self.start}{of}, saved {_ago(storage.age)}")
+            _log("INFO", f"{self._name}: resumes at position {self._start}{of}, saved {_ago(storage.age)}")
 
     def _estimate(self) -> None:
         """Tell what saving has taken where it was too quick to be timed: save the position ten times more."""
-        saves = self.position // self._span - self.start // self._span
+        saves = self.position // self._span - self._start // self._span
         began = time.monotonic()
         if saves and began - self._began > _NOTICEABLE:
             for _ in range(10):
@@ -569,7 +569,7 @@ class CounterClosier:
             self._is_judged = True
             interval = float(f"{self._spent / self._saves / _COSTLY:.2g}")
             share = f"saving takes {min(1, self._spent / total):.0%} of the time of this loop"
-            _log("WARNING", f"{self.name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")
+            _log("WARNING", f"{self._name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")
 
 
 def enable_counter(
@@ -661,8 +661,8 @@ def _storage_of(counter: CounterClosier) -> Storage:
 
 
 def _counter_of(loop: Loop[Any]) -> CounterClosier:
-    assert isinstance(loop.counter, CounterClosier)
-    return loop.counter
+    assert isinstance(loop._counter, CounterClosier)
+    return loop._counter
 
 
 def _attempt(action: Callable[[], None], what: str, advice: str) -> None:

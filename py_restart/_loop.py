@@ -27,27 +27,27 @@ _END = object()
 class Counter(Protocol):
     """What a loop asks of its counter."""
 
-    start: int  # the position at which the loop begins
-    name: str
-    is_finished: bool  # nothing is left to run
+    _start: int  # the position at which the loop begins
+    _name: str
+    _is_finished: bool  # nothing is left to run
 
     @property
-    def is_superseded(self) -> bool:
+    def _is_superseded(self) -> bool:
         """Whether a newer counter has taken over its place."""
 
-    def begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
+    def _begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
         """Check that all is as it was; return what saves at a boundary, or None where nothing does."""
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Do what is to be done when the source is exhausted."""
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Do what is to be done when the loop is left, in whatever way."""
 
 
 def _throw(items: _Items | _Part, kind: Any, value: Any = None, trace: TracebackType | None = None) -> None:
     """Tell an exception that is thrown in by whoever drives the loop from one that the source has raised."""
-    items.loop.is_thrown = True
+    items.loop._is_thrown = True
     raise kind if value is None else value
 
 
@@ -72,38 +72,38 @@ class Loop(Generator[T, None, None]):
     """
 
     def __init__(self, counter: Counter, source: Iterable[T] | Callable[[int], Iterable[T]], span: int) -> None:
-        self.counter = counter
+        self._counter = counter
         self._source, self._span = source, span
         self._length = length_of(source)
         self._ticks = repeat(True, sys.maxsize)
         self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
-        self.is_thrown = False
-        self.has_begun = False  # what was done is skipped
-        self.owner: tuple[object, object] | None = None  # the thread and task that run it
+        self._is_thrown = False
+        self._has_begun = False  # what was done is skipped
+        self._owner: tuple[object, object] | None = None  # the thread and task that run it
 
     @property
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the one that is running."""
-        drawn: int = self.counter.start + sys.maxsize - length_hint(self._ticks)
-        return drawn if self._is_between or self.is_drawing else max(self.counter.start, drawn - 1)
+        drawn: int = self._counter._start + sys.maxsize - length_hint(self._ticks)
+        return drawn if self._is_between or self._is_drawing else max(self._counter._start, drawn - 1)
 
     @property
-    def is_running(self) -> bool:
+    def _is_running(self) -> bool:
         """Whether a `for` is iterating it just now."""
         driver = self._live_driver()
-        return driver is not None and driver.gi_frame is not None and not self.counter.is_superseded
+        return driver is not None and driver.gi_frame is not None and not self._counter._is_superseded
 
     @property
-    def is_drawing(self) -> bool:
+    def _is_drawing(self) -> bool:
         """Whether the source is being asked for an item just now."""
         driver = self._live_driver()
         return driver is not None and driver.gi_running
 
     def __len__(self) -> int:
         if self._length is None:
-            raise TypeError(f"{self.counter.name}: the iterable of this loop has no length")
+            raise TypeError(f"{self._counter._name}: the iterable of this loop has no length")
         return self._length
 
     def __bool__(self) -> bool:
@@ -124,7 +124,7 @@ class Loop(Generator[T, None, None]):
 
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
-        self.is_thrown = True
+        self._is_thrown = True
         error = kind if value is None else value
         return self._kept_driver().throw(error if trace is None else error.with_traceback(trace))
 
@@ -138,8 +138,8 @@ class Loop(Generator[T, None, None]):
         return self._driver() if self._driver is not None else None
 
     def _new_driver(self) -> GeneratorType[T, None, None]:
-        if self.owner is not None or self._live_driver() is not None:
-            raise RestartError(f"{self.counter.name}: this loop has been run or left; make another counter to go on")
+        if self._owner is not None or self._live_driver() is not None:
+            raise RestartError(f"{self._counter._name}: this loop has been run or left; make another counter to go on")
         driver = cast("GeneratorType[T, None, None]", self._drive())
         self._driver = weakref.ref(driver)
         return driver
@@ -151,24 +151,26 @@ class Loop(Generator[T, None, None]):
         return driver
 
     def _drive(self) -> Generator[T, None, None]:
-        self.owner = _scope.owner()
+        self._owner = _scope.owner()
         try:
-            save = self.counter.begin(self)
-            items = _Items(rest_of(self._source, self.counter), self._ticks)
+            save = self._counter._begin(self)
+            source, self._source = self._source, ()  # or it would live, locks and all, until the garbage is collected
+            items = _Items(rest_of(source, self._counter), self._ticks)
+            del source
             items.loop = self
-            self.has_begun = True
+            self._has_begun = True
             if save is None:
                 yield from items
             elif self._span == 1:
-                for position, item in enumerate(items, self.counter.start + 1):
+                for position, item in enumerate(items, self._counter._start + 1):
                     try:
                         yield item
                     except BaseException:
-                        self.is_thrown = True
+                        self._is_thrown = True
                         raise
                     save(position)
             else:
-                drawn, boundary = self.counter.start, 0
+                drawn, boundary = self._counter._start, 0
                 while drawn >= boundary:  # else the source was exhausted before it
                     if boundary:
                         save(drawn)
@@ -180,14 +182,14 @@ class Loop(Generator[T, None, None]):
         except GeneratorExit:
             raise
         except BaseException:
-            self._is_between = not self.is_thrown
+            self._is_between = not self._is_thrown
             raise
         else:
             self._is_between = True
-            self.counter.end()
+            self._counter._end()
         finally:
             _scope.stop_running(self)
-            self.counter.leave()
+            self._counter._leave()
 
 
 def length_of(source: object) -> int | None:
@@ -200,8 +202,8 @@ def length_of(source: object) -> int | None:
 
 def rest_of(source: Iterable[T] | Callable[[int], Iterable[T]], counter: Counter) -> Iterator[T]:
     """Return the items from the start of the loop on: at once where that can be, else by drawing and dropping."""
-    start = counter.start
-    if counter.is_finished:
+    start = counter._start
+    if counter._is_finished:
         return iter(())
     if isinstance(source, range):
         return iter(cast("Iterable[T]", source[start:]))
@@ -210,7 +212,7 @@ def rest_of(source: Iterable[T] | Callable[[int], Iterable[T]], counter: Counter
     items = iter(cast("Iterable[T]", source))
     if start and next(islice(items, start - 1, None), _END) is _END:
         raise RestartError(
-            f"{counter.name}: saved at position {start}, but the iterable ends before; "
+            f"{counter._name}: saved at position {start}, but the iterable ends before; "
             "give the iterable it was saved with, or delete the file to start afresh"
         )
     return items

@@ -50,10 +50,10 @@ class Block:
         """
         former = self._counters.get(counter._path)
         if former is not None and former._storage is not None:
-            places, now = former.places_around(), counter.places_around()
+            places, now = former._places_around(), counter._places_around()
             if places == now or [path for path, _ in places] != [path for path, _ in now]:
                 raise RestartError(
-                    f"{counter.name}: used for two loops of one multi_count block; give each loop a path of its own"
+                    f"{counter._name}: used for two loops of one multi_count block; give each loop a path of its own"
                 )
         self._counters.pop(counter._path, None)
         self._counters[counter._path] = counter
@@ -115,7 +115,7 @@ def running() -> list[Loop[Any]]:
             loops.append(loop)
         elif reference in _running:
             _running.remove(reference)
-    return [loop for loop in loops if loop.owner == me and loop.is_running]
+    return [loop for loop in loops if loop._owner == me and loop._is_running]
 
 
 def start_running(loop: Loop[Any]) -> None:

@@ -36,6 +36,7 @@ from ._signals import held
 
 __all__ = ["Storage", "opened", "require_folder"]
 
+START_SECONDS = 2.0  # how long another process may take to make the progress file, which tells who it is
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
 _WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh"
 
@@ -106,6 +107,7 @@ class Storage:
             if os.path.isdir(self.path):
                 raise RestartError(f"{self.name}: a folder; give the path of a file")
             require_folder(self.folder, self.name)
+            self._give_up = time.monotonic() + START_SECONDS
             try:
                 while not (self._resume() if os.path.lexists(self.path) else self._create()):
                     pass
@@ -255,8 +257,8 @@ class Storage:
         """Raise where something stands at `path` that this storage has not put there."""
         stamp = self.header.files.get(path)
         if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
-            wrong = "was changed by somebody else after it was saved" if stamp else "is there, but belongs to no save"
-            raise RestartError(f"{path}: {wrong} of {self.name}; move it away, or give another path")
+            wrong = "changed by somebody else since it was saved" if stamp else "exists already, and was not saved"
+            raise RestartError(f"{path}: {wrong} with {self.name}; move it away, or give another path")
 
     def holds(self, path: str) -> bool:
         """Whether something is saved at `path`; if so, it is there and as it was saved.
@@ -363,28 +365,36 @@ class Storage:
             return None
         try:
             if not _files.lock(lock):
-                raise RestartError(f"{self.name}: in use by {self._holder(lock)}; wait for it to end, or stop it")
+                holder = self._holder(lock)
+                if holder is None and time.monotonic() < self._give_up:
+                    time.sleep(0.001)
+                    os.close(lock)
+                    return None
+                by = holder or "another process"
+                raise RestartError(f"{self.name}: in use by {by}; wait for it to end, or stop it")
             if _files.identity(os.stat(path)) == _files.identity(os.fstat(lock)):
                 return lock
         except FileNotFoundError:
             pass
-        except BaseException:
+        except BaseException as error:
             os.close(lock)
+            if flags and isinstance(error, OSError):
+                _files.clear(path)
             raise
         os.close(lock)
         return None
 
-    def _holder(self, lock: int) -> str:
+    def _holder(self, lock: int) -> str | None:
         try:
             with open(lock, "rb", closefd=False) as file:
                 return decode(file.read(), self.folder).holder
         except (OSError, ValueError):  # it is only just being made
-            return "another process"
+            return None
 
     # The end.
 
     def _remove(self) -> None:
-        for path in self.header.inner_files:
+        for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
             _remove_inner(path, self)
         if self.header.files:
             self._publish(self.position, self.header._replace(files={}), self.header.files, over=True)
@@ -439,7 +449,7 @@ class Storage:
             if not self._may_write():
                 return
             try:
-                for path in self.header.inner_files:
+                for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
                     _remove_inner(path, self, position)
                 if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
                     self.write(position)
@@ -493,10 +503,8 @@ class Storage:
             raise self._failed(error, f"saved, writing {path}") from error
         found = os.listdir(place)
         if found != [base]:
-            wrote = " and ".join(sorted(found)) or "nothing"
-            raise RestartError(
-                f"{path}: the function to save it wrote {wrote} instead; give the path it really writes to"
-            )
+            wrote = " and ".join(sorted(found)) or "nothing at all"
+            raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
         stamp = _files.flushed_stamp(os.path.join(place, base))
         _files.flush_folder(place)
         self._unflushed.add(os.path.dirname(path))
@@ -564,13 +572,17 @@ class Storage:
         if self._settled:
             return
         header = self.header
-        for path in header.files.keys() | header.before.keys():
+        paths = header.files.keys() | header.before.keys()
+        for path in paths:
             stamp = header.files.get(path)
             if stamp:
                 self._place(path, stamp)
             elif path in header.before and os.path.lexists(path) and self._is_ours(path, header.before[path]):
                 self._set_aside(path)
+        self._flush_folders()  # or a power failure might keep the deletion and lose the move
+        for path in paths:
             _files.delete(self._workplace(path, header.save))
+            self._unflushed.add(os.path.dirname(path))
         self._settled = True
 
     def _place(self, path: str, stamp: Stamp) -> None:
@@ -608,7 +620,7 @@ class Storage:
             _files.flush_folder(folder)
             self._unflushed.discard(folder)
 
-    def _failed(self, error: Exception, what: str = "saved", advice: str = "the save before is whole") -> RestartError:
+    def _failed(self, error: Exception, what: str = "saved", advice: str = "what was saved is whole") -> RestartError:
         return RestartError(f"{self.name}: could not be {what}: {describe(error)}; {advice}")
 
 

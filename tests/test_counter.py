@@ -661,7 +661,7 @@ def test_a_function_that_writes_another_name_gets_an_error_that_names_it(folder,
     """As `numpy.save` does with a name without `.npy`. Nothing stays behind."""
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([lambda path: Path(path + ".npy").write_text("x")], [print], ["array"])
-    with pytest.raises(RestartError, match=r"array: the function to save it wrote array.npy instead; give the path it"):
+    with pytest.raises(RestartError, match=r"array: the function to save it wrote array.npy; have it write to the path it is given"):
         for _ in counter(range(3)):
             pass
     del counter
@@ -673,7 +673,7 @@ def test_a_function_that_writes_nothing_gets_an_error(folder):
     """It is said at the first save, not when the next run finds nothing."""
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([lambda path: None], [print], ["array"])
-    with pytest.raises(RestartError, match="array: the function to save it wrote nothing instead"):
+    with pytest.raises(RestartError, match="array: the function to save it wrote nothing at all"):
         counter.save()
 
 
@@ -799,7 +799,7 @@ def test_resuming_a_range_takes_no_time(folder):
                     counter._loop._ticks.__reduce__  # noqa: B018  # it is a repeat: to skip is to count down
                     raise Stop
         counter = enable_counter("run")
-        counter.start = length // 2
+        counter._start = length // 2
         with counter:
             assert next(counter(range(length))) == length // 2
 
@@ -970,7 +970,7 @@ def test_remove_files_inside_the_loop_forgets_until_the_next_boundary(folder, le
     """The loop goes on, and its next save is like its first."""
     for i in (loop := simple_counter("run", range(6))):
         if i == 3:
-            loop.counter.remove_files()
+            loop._counter.remove_files()
             assert position() == 0
         if i == 4:
             assert (left(), position()) == (["run"], 4)

@@ -281,7 +281,7 @@ def test_only_what_the_progress_file_names_is_unpickled(folder):
         enable_counter("run").save_load_object(1, "object")
     gc.collect()
     os.unlink("run")
-    with pytest.raises(RestartError, match="object: is there, but belongs to no save of run; move it away, or give"):
+    with pytest.raises(RestartError, match="object: exists already, and was not saved with run; move it away, or"):
         enable_counter("run").save_load_object(1, "object")
     assert not os.path.exists("sprung")
 
@@ -294,7 +294,7 @@ def test_an_object_file_that_outlived_its_progress_file_is_an_error_and_untouche
         lambda counter: counter.save_load_object([], "object"),
         lambda counter: counter.save_load_funcs([print], [print], ["object"]),
     ):
-        with pytest.raises(RestartError, match="object: is there, but belongs to no save of run"):
+        with pytest.raises(RestartError, match="object: exists already, and was not saved with run"):
             with enable_counter("run") as counter:
                 make(counter)
     assert files() == {"object": before["object"]}
@@ -302,7 +302,7 @@ def test_an_object_file_that_outlived_its_progress_file_is_an_error_and_untouche
 
 def test_a_foreign_file_that_appears_after_the_registration_is_not_overwritten(folder):
     """By the first save neither."""
-    with pytest.raises(RestartError, match="object: is there, but belongs to no save of run"):
+    with pytest.raises(RestartError, match="object: exists already, and was not saved with run"):
         counter = enable_counter("run", each_save=True)
         counter.save_load_object([], "object")
         for _ in counter(range(3)):
@@ -383,7 +383,7 @@ def test_a_save_that_fails_leaves_the_former_save_whole(folder, way, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     reason = "No space left on device" if way == "disk" else "ValueError: too deep"
-    with pytest.raises(RestartError, match=f"run: could not be saved, writing .*: {reason}; the save before is whole"):
+    with pytest.raises(RestartError, match=f"run: could not be saved, writing .*: {reason}; what was saved is whole"):
         for i in counter(range(9)):
             before = files()
             if i == 4:
@@ -415,7 +415,7 @@ def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, mo
                     value.broken = True
                     raise error
     assert raised.value is error
-    says = "run: could not be saved, writing .*object: ValueError: too deep; the save before is whole"
+    says = "run: could not be saved, writing .*object: ValueError: too deep; what was saved is whole"
     assert len(log("ERROR")) == 1
     assert re.fullmatch(says, log("ERROR")[0])
     notes = log("ERROR") if has_notes and hasattr(error, "add_note") else []

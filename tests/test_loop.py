@@ -12,20 +12,20 @@ from py_restart._loop import Loop, length_of
 class Counter:
     """A counter that notes what it is asked."""
 
-    name, is_superseded = "run", False
+    _name, _is_superseded = "run", False
 
     def __init__(self, start=0, saves=True, is_finished=False):
-        self.start, self.saves, self.is_finished = start, saves, is_finished
+        self._start, self.saves, self._is_finished = start, saves, is_finished
         self.saved, self.calls = [], []
 
-    def begin(self, loop):
+    def _begin(self, loop):
         self.calls.append("begin")
         return self.saved.append if self.saves else None
 
-    def end(self):
+    def _end(self):
         self.calls.append("end")
 
-    def leave(self):
+    def _leave(self):
         self.calls.append("leave")
 
 
@@ -159,7 +159,7 @@ def test_the_position_when_the_loop_is_left_is_that_of_the_running_item(way, spa
     assert loop.position == 4
     assert counter.calls == ["begin", "leave"]
     assert counter.saved == [n for n in range(1, 5) if n % span == 0]
-    assert not loop.is_running
+    assert not loop._is_running
 
 
 def test_a_second_for_over_a_left_loop_is_an_error():
@@ -257,7 +257,7 @@ def test_an_exception_while_skipping_leaves_the_position():
     loop = Loop(Counter(4), Source(9, fails_at=2), 1)
     with pytest.raises(ArithmeticError):
         next(loop)
-    assert (loop.position, loop.has_begun) == (4, False)
+    assert (loop.position, loop._has_begun) == (4, False)
 
 
 def test_a_function_is_called_with_the_position():
@@ -290,7 +290,7 @@ def test_a_save_that_fails_ends_the_loop(span):
     def fails(position):
         raise RestartError("disk full")
 
-    counter.begin = lambda loop: fails
+    counter._begin = lambda loop: fails
     loop = Loop(counter, range(9), span)
     with pytest.raises(RestartError, match="disk full"):
         list(loop)

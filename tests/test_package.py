@@ -150,3 +150,18 @@ def test_the_version_is_the_same_everywhere():
         assert re.search(r'^version = "(.*)"$', project.read_text(encoding="utf-8"), re.M)[1] == py_restart.__version__
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         assert importlib.metadata.version("py_restart") == py_restart.__version__
+
+
+def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else():
+    """Everything else of theirs begins with an underscore, whatever is looked at: class or instance."""
+    counter = py_restart.enable_counter("run", use_tempfile=False)
+    loop = counter([1])
+    assert {name for name in dir(counter) if name[0] != "_"} == {
+        "object",
+        "position",
+        "remove_files",
+        "save",
+        "save_load_funcs",
+        "save_load_object",
+    }
+    assert {name for name in dir(loop) if name[0] != "_"} == {"close", "position", "send", "throw"}

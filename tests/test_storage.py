@@ -394,11 +394,11 @@ def test_removing_does_not_touch_what_somebody_has_changed_meanwhile(folder):
 
 
 def test_saving_does_not_touch_what_somebody_has_changed_meanwhile(folder):
-    """An error that names it; the save before is whole but for what was changed."""
+    """An error that names it; what was saved is whole but for what was changed."""
     storage = opened()
     commit(storage, 1, a="one", b="one")
     Path("a").write_text("mine")
-    with pytest.raises(RestartError, match="a: was changed by somebody else after it was saved of run; move it away"):
+    with pytest.raises(RestartError, match="a: changed by somebody else since it was saved with run; move it away"):
         commit(storage, 2, a="two", b="two")
     assert texts() == {"a": "mine", "b": "one"}
 
@@ -423,7 +423,7 @@ def test_a_change_inside_a_saved_folder_is_noticed(folder):
     storage = opened()
     storage.commit(1, {os.path.abspath("model"): save})
     Path("model/x").write_text("two")
-    with pytest.raises(RestartError, match="model: was changed by somebody else"):
+    with pytest.raises(RestartError, match="model: changed by somebody else"):
         storage.commit(2, {os.path.abspath("model"): save})
 
 
@@ -466,7 +466,7 @@ def test_a_commit_that_fails_leaves_the_former_save_whole(folder, monkeypatch, n
     real = getattr(os, name)
     monkeypatch.setattr(os, name, refuse)
     with pytest.raises(
-        RestartError, match="run: could not be saved: No space left on device; the save before is whole"
+        RestartError, match="run: could not be saved: No space left on device; what was saved is whole"
     ):
         commit(storage, 2, a="two")
     monkeypatch.setattr(os, name, real)

@@ -159,7 +159,6 @@ def _live(function: Callable[[Callable[..., None]], tuple[str, str, str]], pipe:
         os.close(other)
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
         def tell(kind: str, what: Any = None) -> None:
             data = pickle.dumps((kind, what))
@@ -183,7 +182,11 @@ def _live(function: Callable[[Callable[..., None]], tuple[str, str, str]], pipe:
 def attempt(run: Run, function: Callable[[Run], None]) -> tuple[str, str, str]:
     """Run a job and say how it ended."""
     try:
-        function(run)
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            function(run)
+        finally:  # what comes from here on comes too late
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     except Stop as error:
         return "stopped", "; ".join([str(error), *getattr(error, "__notes__", ())]), ""
     except BaseException as error:

@@ -84,7 +84,7 @@ def first_kills(job: Job, folder: Path) -> list[tuple[str, dict[str, bytes | Non
     return found
 
 
-MOST_STATES = 10  # of each job, from which the second kills are tried
+MOST_STATES = 3  # of each job, from which the second kills are tried
 kills = {"first": 0, "second": 0}
 
 
