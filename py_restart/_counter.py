@@ -196,12 +196,20 @@ class CounterClosier:
             finally:
                 self._is_taken_up = is_taken_up
 
+    @_signals.shielded
     def __enter__(self) -> CounterClosier:
         if self._is_entered or (self._loop is not None and self._loop._owner is not None):
             raise RestartError(f"{self._name}: this counter was used already; make another counter")
         self._is_entered = True
-        self._is_watching = self._storage is not None and _signals.watch()
-        return self
+        try:
+            with _signals.held():
+                self._is_watching = self._storage is not None and _signals.watch()
+            return self
+        except BaseException:  # a signal: no `__exit__` will be called
+            if self._is_watching:
+                with _signals.held():
+                    _signals.unwatch()
+            raise
 
     @_signals.shielded
     def __exit__(
@@ -238,6 +246,7 @@ class CounterClosier:
         storage = self._storage
         if storage is None:
             return None
+        _signals.act_on_waiting()
         storage.require_current()
         self._require_same_loops_around()
         _scope.start_running(loop)

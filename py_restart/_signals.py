@@ -20,7 +20,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-__all__ = ["held", "shielded", "unwatch", "watch"]
+__all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _waiting: list[int] = []  # signals that came during a save
@@ -32,7 +32,8 @@ F = TypeVar("F", bound=Any)
 def shielded(function: F) -> F:
     """Make signals wait that arrive while `function` runs, from its very first instruction on.
 
-    A second Ctrl-C may come while `__exit__` has been called but has not run one line yet; no `try` can stand there.
+    A second Ctrl-C may come while `__exit__` has been called but has not run one line yet, or `__enter__` has run its
+    last one: no `try` can stand there.
     """
     _shields.add(function.__code__)
     return function
@@ -56,8 +57,10 @@ class held:
 
     def __exit__(self, *_: object) -> None:
         if self._is_outermost:
-            _step_aside(_remember)
-            _act_on_waiting()
+            try:
+                _step_aside(_remember)
+            finally:
+                act_on_waiting()
 
 
 def _on_stop(number: int, frame: FrameType | None) -> None:
@@ -80,35 +83,52 @@ _stood_in_for: dict[Callable[..., Any], dict[int, Any]] = {_on_stop: {}, _rememb
 
 def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
     """Put `handler` in the place of every other, but of those that ignore; return whether it is there only now."""
-    if _stood_in_for[handler] or threading.current_thread() is not threading.main_thread():
+    mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
+    if mine or threading.current_thread() is not threading.main_thread():
         return False
     import signal
 
-    for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-        former = signal.getsignal(number)
-        if former not in (signal.SIG_IGN, None, _remember, handler):
-            _stood_in_for[handler][number] = former
-            signal.signal(number, handler)
-    return bool(_stood_in_for[handler])
+    try:
+        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+            former = signal.getsignal(number)
+            if former == _remember:  # a save stands in: go beneath it
+                mine[number], saving[number] = saving[number], handler
+            elif former not in (signal.SIG_IGN, None):
+                mine[number] = former
+                signal.signal(number, handler)
+    except BaseException:  # a signal, just before its handler was replaced
+        _step_aside(handler)
+        raise
+    return bool(mine)
 
 
 def _step_aside(handler: Callable[[int, FrameType | None], None]) -> None:
     """Put the handlers back that were there; not where the program has set its own meanwhile."""
     import signal
 
-    while _stood_in_for[handler]:
-        number, former = _stood_in_for[handler].popitem()
-        if signal.getsignal(number) == handler:
-            signal.signal(number, former)
-        elif _stood_in_for[_remember].get(number) == handler:  # a save stands in for it
-            _stood_in_for[_remember][number] = former
+    mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
+    raised: BaseException | None = None
+    while mine:
+        try:
+            while mine:
+                number, former = next(reversed(mine.items()))
+                if signal.getsignal(number) == handler:
+                    signal.signal(number, former)
+                elif saving.get(number) == handler:  # a save stands in for it
+                    saving[number] = former
+                mine.pop(number, None)
+        except BaseException as error:  # a handler that is back has raised at once: the others go back all the same
+            raised = error
+    if raised is not None:
+        raise raised
 
 
-def _act_on_waiting() -> None:
+def act_on_waiting() -> None:
+    """Let signals take effect that came while something was shielded."""
+    if not _waiting or threading.current_thread() is not threading.main_thread():
+        return
     import signal
 
-    if not _waiting:
-        return
     number = _waiting.pop(0)
     handler = signal.getsignal(number)
     try:
@@ -117,7 +137,7 @@ def _act_on_waiting() -> None:
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
-        _act_on_waiting()
+        act_on_waiting()
 
 
 def _is_shielded(frame: FrameType | None) -> bool:

@@ -465,9 +465,7 @@ def test_a_commit_that_fails_leaves_the_former_save_whole(folder, monkeypatch, n
     commit(storage, 1, a="one")
     real = getattr(os, name)
     monkeypatch.setattr(os, name, refuse)
-    with pytest.raises(
-        RestartError, match="run: could not be saved: No space left on device; what was saved is whole"
-    ):
+    with pytest.raises(RestartError, match="run: could not be saved: No space left on device; what was saved is whole"):
         commit(storage, 2, a="two")
     monkeypatch.setattr(os, name, real)
     if name != "rename":  # else it counts already, and settles with the next save or start
