@@ -300,6 +300,7 @@ class CounterClosier:
         self._around = [(_counter_of(loop), loop.position) for loop in loops]
         self._require_free(path, self._name)
         hosts = [counter for counter, _ in self._around if counter._states and counter._can_save]
+        hosts = [counter for counter in hosts if _storage_of(counter).is_of_this_process]
         if hosts:
             self._join(hosts[0], path)
         else:
@@ -710,12 +711,12 @@ def _checked_span(span: Any) -> int:
 
 def _checked_interval(interval: Any) -> float:
     try:
-        seconds = float(interval)
+        seconds = interval + 0.0
     except (TypeError, ValueError):
         raise TypeError(f"save_interval is {interval!r}; give a number of seconds") from None
     if not seconds >= 0:
         raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
-    return seconds
+    return float(seconds)
 
 
 def _ago(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -128,3 +129,12 @@ def stop_running(loop: Loop[Any]) -> None:
     reference = weakref.ref(loop)
     if reference in _running:
         _running.remove(reference)  # in one step: other threads change the list meanwhile
+
+
+def _after_fork() -> None:
+    """A forked child is in no block: it would never see its end, which is its parent's."""
+    _block.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -137,6 +137,11 @@ class Storage:
                 raise self._failed(error, "removed", "run again to finish the removal") from error
 
     @property
+    def is_of_this_process(self) -> bool:
+        """Whether this is not a forked child, which saves nothing."""
+        return self._process == os.getpid()
+
+    @property
     def is_lost(self) -> bool:
         """Whether a newer counter has taken over."""
         return bool(self._lost)
@@ -415,7 +420,7 @@ class Storage:
         self.pause()
         lock, self._lock = self._lock, None
         if lock is not None:
-            if self._process == os.getpid():  # a forked child would take the lock from its parent
+            if self.is_of_this_process:  # a forked child would take the lock from its parent
                 _files.unlock(lock)
             os.close(lock)
         if _opened.get(self.path) is self:
@@ -433,7 +438,7 @@ class Storage:
 
     def _may_write(self) -> bool:
         """Whether there is anything to do; make sure of the lock if so."""
-        if self._process != os.getpid():
+        if not self.is_of_this_process:
             return False
         self.require_current()
         if _opened.get(self.path) is not self:  # released: the loop was left, but is saved or removed after all

@@ -103,7 +103,7 @@ def test_an_interval_below_zero_is_a_value_error(folder, interval):
         enable_counter("run", each_save=True, save_interval=interval)
 
 
-@pytest.mark.parametrize("interval", ["often", None, [1]])
+@pytest.mark.parametrize("interval", ["often", "5", None, [1]])
 def test_an_interval_that_is_no_number_is_a_type_error(folder, interval):
     """It is a number of seconds."""
     with pytest.raises(TypeError, match=r"save_interval is .*; give a number of seconds"):

@@ -889,6 +889,32 @@ def test_a_forked_child_may_count_loops_of_its_own_inside_the_parents(folder, le
     assert list(simple_counter("outer", range(4))) == [2, 3]
 
 
+def test_a_forked_child_saves_its_own_loops_where_the_parent_has_something_registered(folder, left, run_child):
+    """It cannot save the parent's moment; its loop has a file of its own, and leaves none, a block or not."""
+
+    def job(tell):
+        counter = enable_counter("outer", each_save=True)
+        counter.save_load_object([], "object")
+        with multi_count():
+            for i in counter(range(2)):
+                child = os.fork()
+                if child == 0:
+                    for _ in simple_counter("inner", range(3)):
+                        tell(json.loads(Path("inner").read_text().splitlines()[0])["around"])
+                    tell(left())
+                    os._exit(0)
+                os.waitpid(child, 0)
+                if i == 1:
+                    os._exit(0)
+
+    assert run_child(job).told == [
+        *[[["outer", 0]]] * 3,
+        ["outer"],
+        *[[["outer", 1]]] * 3,
+        ["object", "outer"],
+    ]
+
+
 def test_what_was_thrown_away_is_forgotten_by_whoever_comes_first(folder, monkeypatch):
     """Two threads look at the same time, and each finds what is left of a loop."""
 

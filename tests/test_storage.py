@@ -862,7 +862,7 @@ def test_closing_twice_is_no_error(folder):
     _files.close(file)
 
 
-@pytest.mark.parametrize("name", ["_files", "_signals", "_storage"])
+@pytest.mark.parametrize("name", ["_files", "_scope", "_signals", "_storage"])
 def test_the_modules_load_without_what_windows_lacks(monkeypatch, name):
     """No fcntl, no pwrite, no fork."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
