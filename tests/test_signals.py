@@ -330,3 +330,52 @@ def test_a_stop_during_a_save_outside_a_block_does_what_it_does_elsewhere(folder
     for i in counter(range(3)):
         value.armed = i == 1
     assert raised == [(signal.SIGTERM, signal.SIG_DFL)]
+
+
+def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(folder, monkeypatch):
+    """No `__exit__` will be called: what was put in their place goes at once."""
+    before, watch = handlers(), _signals.watch
+
+    def watch_and_stop():
+        me(signal.SIGINT)
+        return watch()
+
+    monkeypatch.setattr(_signals, "watch", watch_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        enable_counter("run").__enter__()
+    assert handlers() == before
+    assert not any(_signals._stood_in_for.values())
+
+
+def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
+    """The first is replaced already, the second is not, and the program's own raises."""
+    before, getsignal = handlers(), signal.getsignal
+
+    def getsignal_and_stop(number):
+        if number == signal.SIGTERM:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return getsignal(number)
+
+    monkeypatch.setattr(signal, "getsignal", getsignal_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        _signals.watch()
+    assert handlers() == before
+    assert not any(_signals._stood_in_for.values())
+
+
+def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away(monkeypatch):
+    """All of them go back first; then it is raised."""
+    before, set_handler = handlers(), signal.signal
+
+    def set_and_stop(number, handler):
+        set_handler(number, handler)
+        if number == signal.SIGTERM and handler != _signals._on_stop:
+            raise KeyboardInterrupt
+
+    assert _signals.watch()
+    monkeypatch.setattr(signal, "signal", set_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        _signals.unwatch()
+    assert handlers() == before
+    assert not any(_signals._stood_in_for.values())
