@@ -63,19 +63,6 @@ class held:
                 act_on_waiting()
 
 
-def _stop(number: int) -> SystemExit:
-    """Return the exception of a stop, which comes again at the next instruction outside where it is dropped.
-
-    Python drops what a finalizer or a hook of `os.fork` raises (sys.unraisablehook), and the program would go on.
-    """
-    import _thread
-    from functools import partial
-
-    trip: Callable[[int], None] = _thread.interrupt_main  # type: ignore[assignment]  # does nothing once our handler is gone
-    stop: SystemExit = type("SystemExit", (SystemExit,), {"__del__": staticmethod(partial(trip, number))})(128 + number)
-    return stop
-
-
 def _on_stop(number: int, frame: FrameType | None) -> None:
     """Do in a block what the signal would do without us; what would end the process is an exception."""
     former = _stood_in_for[_on_stop].get(number)
@@ -84,7 +71,7 @@ def _on_stop(number: int, frame: FrameType | None) -> None:
     elif callable(former):
         former(number, frame or sys._getframe())
     else:
-        raise _stop(number)
+        raise SystemExit(128 + number)
 
 
 def _remember(number: int, _: FrameType | None) -> None:

@@ -1,10 +1,8 @@
 """Stops that should save, and stops that wait for a save."""
 
-import contextlib
 import os
 import pickle
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -47,37 +45,6 @@ def test_a_stop_in_a_with_saves_and_ends_with_the_shells_status(folder, run_chil
     """SIGTERM and SIGHUP, where the program left them at their default."""
     assert run_child(counted, lambda: me(number)).status == 128 + number
     assert resumed() == (4, [0, 1, 2, 3])
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_stop_that_is_dropped_comes_again(folder, run_child, number):
-    """Python drops what is raised in a finalizer; the program is to stop all the same."""
-
-    class Model:
-        def __del__(self):
-            me(number)
-
-    def inside():
-        sys.unraisablehook = lambda what: None
-        Model()
-
-    assert run_child(counted, inside).status == 128 + number
-    position, seen = resumed()
-    assert (position, seen[:4]) == (4, [0, 1, 2, 3])
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_an_item_that_catches_everything_is_stopped_all_the_same(folder, run_child, number):
-    """A bare except in the item is no reason to go on until the kill."""
-
-    def inside():
-        with contextlib.suppress(BaseException):
-            me(number)
-
-    assert run_child(counted, inside).status == 128 + number
-    position, seen = resumed()
-    assert (position, seen[:4]) == (4, [0, 1, 2, 3])
 
 
 def test_ctrl_c_in_a_with_saves(folder, run_child):
