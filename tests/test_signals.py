@@ -346,3 +346,19 @@ def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away
         _signals.unwatch()
     assert handlers() == before
     assert not any(_signals._stood_in_for.values())
+
+
+def test_a_ctrl_c_while_an_inner_block_is_entered_leaves_the_outer_one_its_handlers(folder, monkeypatch):
+    """The outer block is still to save; the inner one had put nothing in their place."""
+    watch = _signals.watch
+
+    def watch_and_stop():
+        me(signal.SIGINT)
+        return watch()
+
+    with enable_counter("outer"):
+        inside = handlers()
+        monkeypatch.setattr(_signals, "watch", watch_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            enable_counter("inner").__enter__()
+        assert handlers() == inside != [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
