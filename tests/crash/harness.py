@@ -451,8 +451,15 @@ def judge(job: Job, folder: Path, outcomes: list[Outcome], context: str) -> None
 
 
 def debris(job: Job, folder: Path) -> list[str]:
-    """What lies in the folder and belongs to no save."""
-    return [name for name in listing(folder) if name.split(os.sep)[0] not in job.names]
+    """What lies in the folder and belongs to no save.
+
+    What a progress file counts as saved, and could not be moved to its place, does: the next start moves it.
+    """
+    saved = set()
+    for path in folder.glob("*.tmp"):
+        header = json.loads(path.read_bytes().partition(b"\n")[0])
+        saved |= {f".{name}.{header['id']}-{header['save']}" for name in {*header["files"], *header["before"]}}
+    return [name for name in listing(folder) if name.split(os.sep)[0] not in job.names | saved]
 
 
 def error_number(name: str) -> int:
