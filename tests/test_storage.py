@@ -1,8 +1,8 @@
 """What is on disk: the lock, the write in place, the commit in its order, recovery, removal, what is never touched."""
 
-import gc
 import contextlib
 import errno
+import gc
 import importlib.util
 import json
 import os
