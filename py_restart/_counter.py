@@ -46,8 +46,8 @@ class CounterClosier:
         *,
         save_interval: float = 0.0,
     ) -> None:
-        self._name, path = _checked_path(file_path)
-        path = os.path.realpath(path)
+        self._name = _checked_path(file_path)
+        path = os.path.realpath(self._name)
         self._span, self._interval = _checked_span(save_span), _checked_interval(save_interval)
         self._each_save = bool(each_save)
         self._loop: Loop[Any] | None = None
@@ -411,7 +411,9 @@ class CounterClosier:
     # Registering.
 
     def _checked_place(self, path: str | os.PathLike[str]) -> str:
-        name, place = _checked_path(path)
+        name = _checked_path(path)
+        folder, base = os.path.split(os.path.abspath(name))
+        place = os.path.join(os.path.realpath(folder), base)
         if self._storage is not None:
             require_folder(os.path.dirname(place), name)
             if place == self._path:
@@ -682,15 +684,13 @@ def _attempt(action: Callable[[], None], what: str, advice: str) -> None:
         raise RestartError(f"{what}: {describe(error)}; {advice}") from error
 
 
-def _checked_path(path: Any) -> tuple[str, str]:
-    """Return a path as it was given, and where it is whatever folder the program changes to."""
+def _checked_path(path: Any) -> str:
     name = os.fspath(path)
     if not isinstance(name, str):
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
     if not name:
         raise ValueError("the path is empty; give the path of a file")
-    folder, base = os.path.split(os.path.abspath(name))
-    return name, os.path.join(os.path.realpath(folder), base)
+    return name
 
 
 def _maker_of(path: Any) -> Callable[[str], Any]:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._progress import Stamp
@@ -121,60 +121,68 @@ def _flush_open(path: str, flags: int) -> None:
         os.close(file)
 
 
-def flushed_stamp(path: str) -> Stamp:
-    """Flush and digest what was staged, large things both at once: digesting takes as long as writing did."""
-    if os.path.getsize(path) < _LARGE:
-        flush(path)
-        return stamp_of(path)
-    stamp: Stamp = _at_once(lambda: flush(path), lambda: stamp_of(path))[1]
-    return stamp
+class DigestingFile:
+    """A new file that is flushed at the end of the `with` block, and has its stamp then.
+
+    A large one is digested while it is written and flushed, in a thread: neither needs the interpreter.
+    """
+
+    stamp: Stamp
+
+    def __init__(self, path: str) -> None:
+        from queue import SimpleQueue
+
+        self._file = open(path, "wb")  # noqa: SIM115 (this is one itself)
+        self._size = 0
+        self._parts: SimpleQueue[bytes | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> DigestingFile:
+        return self
+
+    def write(self, data: Any) -> int:
+        part = data if type(data) is bytes else bytes(data)  # another thread may change a buffer before it is digested
+        self._parts.put(part)
+        self._size += len(part)
+        if self._size >= _LARGE and self._thread is None:
+            thread = threading.Thread(target=self._digest)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter shuts down, or there are too many
+                pass
+        return self._file.write(part)
+
+    def __exit__(self, *failure: object) -> None:
+        try:
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._parts.put(None)
+            if self._thread is None:
+                self._digest()
+            else:
+                self._thread.join()
+
+    def _digest(self) -> None:
+        self.stamp = _digested(iter(self._parts.get, None))
 
 
 def stamp_of(path: str) -> Stamp:
-    """Digest a file, or a folder with all that is in it. A large file is digested in halves, on two cores."""
-    from hashlib import blake2b
-
-    size = os.lstat(path).st_size
-    if size < _LARGE or not os.path.isfile(path):
-        digest, size = blake2b(digest_size=16), 0
-        for part in _contents(path):
-            digest.update(part)
-            size += len(part)
-        return Stamp(size, digest.hexdigest())
-
-    def digest_of(start: int, stop: int) -> bytes:
-        digest = blake2b()
-        with open(path, "rb", buffering=0) as file:
-            file.seek(start)
-            while start < stop and (chunk := file.read(min(_LARGE, stop - start))):
-                digest.update(chunk)
-                start += len(chunk)
-        return digest.digest()
-
-    halves = _at_once(lambda: digest_of(0, size // 2), lambda: digest_of(size // 2, size))
-    return Stamp(size, blake2b(b"".join(halves), digest_size=16).hexdigest())
+    """Digest a file, or a folder with all that is in it."""
+    return _digested(_contents(path))
 
 
-def _at_once(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-    """Run two things that leave the interpreter to others for most of their time; raise what either raises."""
-    done: list[Any] = []
-    errors: list[BaseException] = []
+def _digested(parts: Iterable[bytes]) -> Stamp:
+    """Two sums tell contents apart that differ by chance. A cryptographic hash takes longer than writing the file, and
+    who could forge these sums could as well write others into the progress file."""
+    from zlib import adler32, crc32
 
-    def run_first() -> None:
-        try:
-            done.append(first())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run_first)
-    thread.start()
-    try:
-        other = second()
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return done[0], other
+    size, first, second = 0, 0, 1
+    for part in parts:
+        size, first, second = size + len(part), crc32(part, first), adler32(part, second)
+    return Stamp(size, f"{first:08x}{second:08x}")
 
 
 def _contents(path: str) -> Iterator[bytes]:

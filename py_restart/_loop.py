@@ -1,8 +1,8 @@
 """Loop: skip, yield, count.
 
-The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: they pass
-`itertools.compress`, which draws one tick for each item that was delivered, and the ticks that are left tell the
-position.
+The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: the
+iterator of a list, a tuple or a range knows how many items are left; those of all others pass `itertools.compress`,
+which draws one tick for each item that was delivered, and it is known how many ticks are left.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Loop(Generator[T, None, None]):
         self._counter = counter
         self._source, self._span = source, span
         self._length = length_of(source)
-        self._ticks = repeat(True, sys.maxsize)
+        self._end: Callable[[], int] = lambda: counter._start  # the position at which nothing would be left of:
+        self._left: object = ()
         self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
@@ -86,8 +87,13 @@ class Loop(Generator[T, None, None]):
     @property
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the one that is running."""
-        drawn: int = self._counter._start + sys.maxsize - length_hint(self._ticks)
+        drawn = self._drawn
         return drawn if self._is_between or self._is_drawing else max(self._counter._start, drawn - 1)
+
+    @property
+    def _drawn(self) -> int:
+        """How many items were drawn, in this run and before."""
+        return self._end() - length_hint(self._left)
 
     @property
     def _is_running(self) -> bool:
@@ -155,11 +161,11 @@ class Loop(Generator[T, None, None]):
         try:
             save = self._counter._begin(self)
             source, self._source = self._source, ()  # or it would live, locks and all, until the garbage is collected
-            items = _Items(rest_of(source, self._counter), self._ticks)
+            items = self._counted(source, rest_of(source, self._counter))
             del source
-            items.loop = self
             self._has_begun = True
             if save is None:
+                self._is_thrown = items is self._left  # a list, a tuple or a range raises nothing itself
                 yield from items
             elif self._span == 1:
                 for position, item in enumerate(items, self._counter._start + 1):
@@ -178,7 +184,7 @@ class Loop(Generator[T, None, None]):
                     part = _Part(items, boundary - drawn)
                     part.loop = self
                     yield from part
-                    drawn = self.position
+                    drawn = self._drawn
         except GeneratorExit:
             raise
         except BaseException:
@@ -188,8 +194,18 @@ class Loop(Generator[T, None, None]):
             self._is_between = True
             self._counter._end()
         finally:
+            self._end, self._left = self._drawn.__int__, ()
             _scope.stop_running(self)
             self._counter._leave()
+
+    def _counted(self, source: object, items: Iterator[T]) -> Iterator[T]:
+        if type(source) in (list, tuple, range) and self._length is not None and not self._counter._is_finished:
+            self._end, self._left = source.__len__, items  # type: ignore[attr-defined]
+            return items
+        self._end, self._left = (self._counter._start + sys.maxsize).__int__, repeat(True, sys.maxsize)
+        counted = _Items(items, self._left)
+        counted.loop = self
+        return counted
 
 
 def length_of(source: object) -> int | None:

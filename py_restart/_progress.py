@@ -1,8 +1,8 @@
 """The progress file as a value: header and records <-> bytes. No I/O, no clock.
 
     {"format": "py_restart", "version": 1, ..., "check": "5f0c4a11"}
-    position 42 check 2771537341 use 2 by process 4242 on colab
-    position 7 check 1850302612 use 1 by process 3131 on colab
+    position 42 use 2 by process 4242 on colab check 42-5f0c4a11
+    position 7 use 1 by process 3131 on colab check 7-a2b13c05
 
 The header, one JSON object on the first line, is written once for each commit, with the whole file. After it come two
 records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been
@@ -40,8 +40,6 @@ RECORD_SIZE = 128
 _VERSION = 1
 _START = b'{"format": "py_restart", "version": '
 _CHECK = b', "check": "%08x"}\n'
-_RECORD = b"position %d check %d%b"
-_FACTOR = 40503
 _VERSION_KEY = b'{"version": '
 
 
@@ -75,15 +73,14 @@ def blank(identity: str, loop: dict[str, Any]) -> Header:
 def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
     """Return what makes the records of one use of a progress file: bytes that fill all of a record but its line end.
 
-    The check number is a multiple of the position, so that a wrong position needs several wrong digits to match, and
-    keyed with a CRC of everything else. A CRC of each record would take longer to compute and to print than the
-    record to write.
+    The position stands in it twice, the second time with a CRC of everything else, so that one that was changed or cut
+    does not match. A CRC of each record would take longer to compute and to print than the record to write.
     """
     text = f" use {use} by process {process} on {host}".encode("ascii", "replace")[:60]
-    key = crc32(text, seal)
+    template = b"position %%d%b check %%d-%08x" % (text.replace(b"%", b"%%"), crc32(text, seal))
 
     def record(position: int) -> bytes:
-        return (_RECORD % (position, position * _FACTOR + key, text)).ljust(RECORD_SIZE - 1)
+        return (template % (position, position)).ljust(RECORD_SIZE - 1)
 
     return record
 
@@ -92,12 +89,13 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[
     """Return the bytes of a whole progress file in `folder`, and what makes further records for it."""
     import json  # here and not above: it would double the time that importing this library takes
 
-    fields = header._asdict()
-    fields |= fields.pop("loop")
+    told_first = {"written": header.written, "process": header.process, "host": header.host, **header.loop}
+    fields = {"version": _VERSION, **told_first, **header._asdict()}
+    del fields["loop"]
     for table in ("files", "before"):
         fields[table] = {relative(path, folder): stamp and stamp._asdict() for path, stamp in fields[table].items()}
     fields["inner_files"] = [relative(path, folder) for path in header.inner_files]
-    text = _START + json.dumps({"version": _VERSION, **fields}).encode()[len(_VERSION_KEY) : -1]
+    text = _START + json.dumps(fields).encode()[len(_VERSION_KEY) : -1]
     text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
     line = text + _CHECK % crc32(text)
     record = recorder(crc32(line), 1, header.process, header.host)
@@ -158,7 +156,7 @@ def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
     """Return use, position and holder, or None where the record is not what would be written for them."""
     import re
 
-    match = re.match(rb"position (\d{1,24}) check \d+ use (\d{1,12}) by (process (\d{1,12}) on (.*?)) *\n", record)
+    match = re.match(rb"position (\d{1,19}) use (\d{1,12}) by (process (\d{1,12}) on (.*)) check ", record)
     if match is None:
         return None
     position, use, holder, process, host = match.groups()

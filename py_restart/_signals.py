@@ -13,6 +13,8 @@ save. Signals reach the main thread alone (signal(7)); in other threads nothing 
 
 from __future__ import annotations
 
+# What `signal` wraps in enumerations, which take longer than making a file.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import sys
 import threading
@@ -86,8 +88,6 @@ def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
     mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
     if mine or threading.current_thread() is not threading.main_thread():
         return False
-    import signal
-
     try:
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
             former = signal.getsignal(number)
@@ -104,8 +104,6 @@ def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
 
 def _step_aside(handler: Callable[[int, FrameType | None], None]) -> None:
     """Put the handlers back that were there; not where the program has set its own meanwhile."""
-    import signal
-
     mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
     raised: BaseException | None = None
     while mine:
@@ -127,8 +125,6 @@ def act_on_waiting() -> None:
     """Let signals take effect that came while something was shielded."""
     if not _waiting or threading.current_thread() is not threading.main_thread():
         return
-    import signal
-
     number = _waiting.pop(0)
     handler = signal.getsignal(number)
     try:

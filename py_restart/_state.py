@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ._files import DigestingFile
+from ._progress import Stamp
+
 __all__ = ["Functions", "Object"]
 
 
@@ -15,12 +18,13 @@ class Object:
     def __init__(self, value: Any, path: str) -> None:
         self.value, self.path = value, path
 
-    def save(self, path: str) -> None:
-        """Pickle the object to `path`."""
+    def save(self, path: str) -> Stamp:
+        """Pickle the object to `path`, flushed."""
         import pickle
 
-        with open(path, "wb") as file:
+        with DigestingFile(path) as file:
             pickle.dump(self.value, file, pickle.HIGHEST_PROTOCOL)
+        return file.stamp
 
     def load(self) -> None:
         """Unpickle the object from its path."""

@@ -503,14 +503,16 @@ class Storage:
         place, base = self._workplace(path, number), os.path.basename(path)
         os.mkdir(place)
         try:
-            write(os.path.join(place, base))
+            stamp = write(os.path.join(place, base))
         except Exception as error:
             raise self._failed(error, f"saved, writing {path}") from error
         found = os.listdir(place)
         if found != [base]:
             wrote = " and ".join(sorted(found)) or "nothing at all"
             raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
-        stamp = _files.flushed_stamp(os.path.join(place, base))
+        if not isinstance(stamp, Stamp):
+            _files.flush(os.path.join(place, base))
+            stamp = _files.stamp_of(os.path.join(place, base))
         _files.flush_folder(place)
         self._unflushed.add(os.path.dirname(path))
         return stamp

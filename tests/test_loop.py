@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import weakref
 
 import pytest
 
@@ -57,12 +58,18 @@ def test_it_saves_at_each_multiple_of_the_span_and_nowhere_else(start, span):
     assert counter.calls == ["begin", "end", "leave"]
 
 
+KINDS = pytest.mark.parametrize(
+    "kind", [list, tuple, iter, lambda source: source], ids=["list", "tuple", "any", "range"]
+)
+
+
+@KINDS
 @pytest.mark.parametrize("span", [1, 3])
 @pytest.mark.parametrize("saves", [True, False])
-def test_the_position_is_that_of_the_running_item(span, saves):
+def test_the_position_is_that_of_the_running_item(span, saves, kind):
     """Before the loop, in it, at a boundary, after it."""
     counter = Counter(2, saves)
-    loop = Loop(counter, range(8), span)
+    loop = Loop(counter, kind(range(8)), span)
     counter.begin = lambda loop: (lambda position: places.append((position, loop.position))) if saves else None
     places, seen = [], []
     assert loop.position == 2
@@ -71,6 +78,39 @@ def test_the_position_is_that_of_the_running_item(span, saves):
     assert seen == [(n, n) for n in range(2, 8)]
     assert all(position == at for position, at in places)
     assert loop.position == 8
+
+
+@pytest.mark.parametrize("span", [1, 3])
+@pytest.mark.parametrize("saves", [True, False])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_position_in_a_list_that_grows_while_it_is_iterated(span, saves, start):
+    """A list of work to do, to which the items add."""
+    counter, todo, seen = Counter(start, saves), [0, 1, 2], []
+    loop = Loop(counter, todo, span)
+    for item in loop:
+        if len(todo) < 8:
+            todo += [len(todo), len(todo) + 1]
+        seen.append((item, loop.position))
+    assert seen == [(n, n) for n in range(start, 9)] and loop.position == 9
+    assert counter.saved == [n for n in range(start + 1, 10) if n % span == 0 and saves]
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_a_loop_that_was_left_keeps_its_position_and_not_its_items(kind):
+    """A variable may hold the loop for the rest of the program."""
+
+    class Item:
+        pass
+
+    items = [Item(), Item(), Item()]
+    gone, source = weakref.ref(items[2]), kind(items)
+    loop = Loop(Counter(), source, 1)
+    for _ in loop:
+        if loop.position == 1:
+            break
+    del items, source, _
+    gc.collect()
+    assert loop.position == 1 and gone() is None
 
 
 @pytest.mark.parametrize("span", [1, 3])
@@ -97,11 +137,12 @@ def test_the_position_when_the_source_raises_is_that_of_the_item_that_is_missing
 @pytest.mark.parametrize("span", [1, 3])
 @pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("through", ["the loop", "its iterator"])
-def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item(span, saves, through):
+@KINDS
+def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item(span, saves, through, kind):
     """As if the item had raised it; the three ways in which `throw` may be called."""
     for arguments in ((KeyError(),), (KeyError, KeyError("x")), (KeyError, KeyError("x"), None)):
         for items in (1, 2, 3, 4):
-            loop = Loop(Counter(0, saves), range(9), span)
+            loop = Loop(Counter(0, saves), kind(range(9)), span)
             driver = loop if through == "the loop" else iter(loop)
             for _ in range(items):
                 next(driver)

@@ -264,7 +264,7 @@ def test_a_forked_child_has_the_handlers_that_were_there(folder, run_child):
 
 def test_a_system_without_sighup(folder, monkeypatch):
     """Windows."""
-    monkeypatch.delattr(signal, "SIGHUP")
+    monkeypatch.delattr(_signals.signal, "SIGHUP")
     before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
     with enable_counter("run"):
         assert signal.getsignal(signal.SIGTERM) == _signals._on_stop
@@ -290,7 +290,8 @@ def test_a_stop_in_what_is_shielded_waits_for_the_end_of_the_block(folder):
 def test_a_stop_during_a_save_outside_a_block_does_what_it_does_elsewhere(folder, monkeypatch):
     """With its default handler back in place."""
     raised = []
-    monkeypatch.setattr(signal, "raise_signal", lambda number: raised.append((number, signal.getsignal(number))))
+    told = lambda number: raised.append((number, signal.getsignal(number)))  # noqa: E731
+    monkeypatch.setattr(_signals.signal, "raise_signal", told)
     value = Saved(lambda: me(signal.SIGTERM))
     counter = enable_counter("run", each_save=True)
     counter.save_load_object(value, "seen")
@@ -316,7 +317,7 @@ def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(fold
 
 def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
     """The first is replaced already, the second is not, and the program's own raises."""
-    before, getsignal = handlers(), signal.getsignal
+    before, getsignal = handlers(), _signals.signal.getsignal
 
     def getsignal_and_stop(number):
         if number == signal.SIGTERM:
@@ -324,7 +325,7 @@ def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
             raise KeyboardInterrupt
         return getsignal(number)
 
-    monkeypatch.setattr(signal, "getsignal", getsignal_and_stop)
+    monkeypatch.setattr(_signals.signal, "getsignal", getsignal_and_stop)
     with pytest.raises(KeyboardInterrupt):
         _signals.watch()
     assert handlers() == before
@@ -333,7 +334,7 @@ def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
 
 def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away(monkeypatch):
     """All of them go back first; then it is raised."""
-    before, set_handler = handlers(), signal.signal
+    before, set_handler = handlers(), _signals.signal.signal
 
     def set_and_stop(number, handler):
         set_handler(number, handler)
@@ -341,7 +342,7 @@ def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away
             raise KeyboardInterrupt
 
     assert _signals.watch()
-    monkeypatch.setattr(signal, "signal", set_and_stop)
+    monkeypatch.setattr(_signals.signal, "signal", set_and_stop)
     with pytest.raises(KeyboardInterrupt):
         _signals.unwatch()
     assert handlers() == before

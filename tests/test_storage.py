@@ -454,6 +454,32 @@ def test_the_digest_of_a_folder_covers_names_kinds_and_contents(folder, change):
         again().holds(os.path.abspath("model"))
 
 
+def test_a_large_object_is_digested_as_it_was_written(folder):
+    """Whatever another thread does to a buffer while it is still to be digested."""
+    buffer = bytearray(os.urandom(3 << 20))
+    with _files.DigestingFile("large") as file:
+        for _ in range(3):
+            file.write(buffer)
+            file.write(b"")
+            buffer[:] = bytes(len(buffer))
+    assert file.stamp == _files.stamp_of("large") and file.stamp.size == 9 << 20
+
+
+def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypatch):
+    """At the end of the interpreter."""
+
+    def start(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(threading.Thread, "start", start)
+        with enable_counter("run") as counter:
+            counter.save_load_object(bytes(3 << 20), "large")
+            for _ in counter(range(2)):
+                raise Stop
+    assert enable_counter("run").save_load_object(b"", "large") == bytes(3 << 20)
+
+
 # A save that fails.
 
 
