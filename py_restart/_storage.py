@@ -79,6 +79,7 @@ class Storage:
         self._lock: int | None = None  # the descriptor that carries the lock: to close it is to give up the lock
         self._writer: int | None = None  # the one that records are written with; None: look before writing
         self._lost = ""  # why this storage may not be used any more
+        self._own_identity: tuple[int, int] | None = None  # of the progress file that is ours
         self._process = os.getpid()  # a child of fork saves nothing
         self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
         self._unflushed: set[str] = set()  # folders in which names have changed
@@ -300,22 +301,11 @@ class Storage:
         lock = self._open_locked(self._staged, os.O_CREAT)
         if lock is None:
             return False
-        try:
-            if os.path.lexists(self.path):
-                os.close(lock)
-                _files.clear(self._staged)
-                return False
-            header = blank(os.urandom(4).hex(), {**self.loop, "finished": False})
-            header = self._signed(header._replace(inner_files=self.header.inner_files))
-            data, record = encode(header, 0, self.folder)
-            _write_over(lock, data)
-            identity = self._put_in_place(lock)
-        except BaseException:
-            _files.close(lock)
-            _files.clear(self._staged)
-            raise
-        self._adopt(lock, identity, header, 0, record, len(data))
-        self._is_flushed = False
+        if os.path.lexists(self.path):
+            self._discard(lock)
+            return False
+        header = blank(os.urandom(4).hex(), {**self.loop, "finished": False})
+        self._put_in_place(lock, header._replace(inner_files=self.header.inner_files), 0, is_flushed=False)
         return True
 
     def _resume(self) -> bool:
@@ -350,7 +340,7 @@ class Storage:
     def _recover(self) -> None:
         """Finish what was begun: roll a commit forward, delete what was staged for the next one, end a removal."""
         self._settled = False
-        _files.delete(self._staged)
+        _files.clear_unlocked(self._staged)
         for path in self.header.files:
             _files.delete(self._workplace(path, self.header.save + 1))
         self._settle()
@@ -367,6 +357,8 @@ class Storage:
                 raise RestartError(f"{self.name}: not a file; give another path")
             lock = os.open(path, os.O_RDWR | _files.BINARY | flags, 0o666)
         except FileNotFoundError:
+            if flags and not os.path.isdir(self.folder):
+                raise
             return None
         try:
             if not _files.lock(lock):
@@ -384,7 +376,7 @@ class Storage:
         except BaseException as error:
             os.close(lock)
             if flags and isinstance(error, OSError):
-                _files.clear(path)
+                _files.clear_unlocked(path)
             raise
         os.close(lock)
         return None
@@ -524,33 +516,42 @@ class Storage:
         self._settle()
         self._flush_folders()
         former = {path: stamp for path, stamp in (before or {}).items() if stamp}
-        header = self._signed(header._replace(save=self.header.save + 1, before=former, over=over))
-        data, record = encode(header, position, self.folder)
-        lock = self._open_locked(self._staged, os.O_CREAT)
-        if lock is None:
-            raise RestartError(f"{self.name}: another process starts with it; stop one of the two")
-        try:
-            _write_over(lock, data)
-            os.fsync(lock)
-            self._is_here()
-            self.pause()
-            identity = self._put_in_place(lock)
-        except BaseException:
-            _files.close(lock)
-            _files.clear(self._staged)
-            raise
-        self._adopt(lock, identity, header, position, record, len(data))
+        self._give_up = time.monotonic() + START_SECONDS
+        while (lock := self._open_locked(self._staged, os.O_CREAT)) is None:
+            # Another process has started, and is about to see that it came too late.
+            if time.monotonic() > self._give_up:
+                raise RestartError(f"{self.name}: another process starts with it; stop one of the two")
+        header = header._replace(save=self.header.save + 1, before=former, over=over)
+        self._put_in_place(lock, header, position, is_flushed=True)
         self._settled = not (header.files or former)
-        self._is_flushed = True
         _files.flush_folder(self.folder)
 
-    def _put_in_place(self, lock: int) -> tuple[int, int]:
-        """Move the staged file behind `lock` to its place, and return its identity."""
-        identity = _files.identity(os.fstat(lock))
-        if _files.WINDOWS:  # moves no open file
-            os.close(lock)
-        _files.replace(self._staged, self.path)
-        return identity
+    def _put_in_place(self, lock: int, header: Header, position: int, is_flushed: bool) -> None:
+        """Write a whole progress file to the staged one behind `lock`, move it to its place, and use it from now on."""
+        header = header._replace(written=_files.now(), process=os.getpid(), host=_files.host_name())
+        try:
+            data, record = encode(header, position, self.folder)
+            _write_over(lock, data)
+            if is_flushed:
+                os.fsync(lock)
+            identity = _files.identity(os.fstat(lock))
+            self._is_here()
+            self.pause()
+            if _files.WINDOWS:  # moves no open file
+                os.close(lock)
+            _files.replace(self._staged, self.path)
+        except BaseException:
+            self._discard(lock)
+            raise
+        self._adopt(lock, identity, header, position, record, len(data))
+        self._is_flushed = is_flushed
+
+    def _discard(self, lock: int) -> None:
+        """Delete the staged file, and only then give up the lock on it: another process may stage one right after."""
+        if _files.WINDOWS:  # deletes no open file
+            _files.close(lock)
+        _files.clear(self._staged)
+        _files.close(lock)
 
     def _adopt(
         self,
@@ -570,9 +571,6 @@ class Storage:
         self._slots = size - RECORD_SIZE, size - 2 * RECORD_SIZE
         self._settled = True
         self._due = time.monotonic() + FLUSH_SECONDS
-
-    def _signed(self, header: Header) -> Header:
-        return header._replace(written=_files.now(), process=os.getpid(), host=_files.host_name())
 
     def _settle(self) -> None:
         """Bring what was published to its place, and delete what the save before had and this one has not."""
@@ -655,7 +653,7 @@ def _remove_inner(path: str, outer: Storage, position: int | None = None) -> Non
     known = inner is not None
     if inner is None:
         if not os.path.isfile(path):
-            _files.clear(_staged_of(path))  # a start that was cut short
+            _files.clear_unlocked(_staged_of(path))  # a start that was cut short
             return
         try:
             inner = Storage(path, path)

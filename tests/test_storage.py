@@ -932,12 +932,73 @@ def test_a_staged_file_that_vanishes_is_made_again(folder, monkeypatch):
     assert os.listdir() == ["run"]
 
 
-def test_a_staged_file_that_vanishes_during_a_save_is_an_error(folder, monkeypatch):
-    """Where there are no locks two processes may meet there."""
+def test_a_staged_file_that_vanishes_during_a_save_is_made_again(folder, monkeypatch):
+    """Another process has started, seen that it came too late, and taken back what it staged."""
     storage = opened()
     vanishing(".run.staged", monkeypatch)
+    storage.write(1)
+    assert again().position == 1
+    assert os.listdir() == ["run"]
+
+
+def test_a_staged_file_that_vanishes_again_and_again_is_an_error(folder, monkeypatch):
+    """Where there are no locks two processes may meet there."""
+    storage = opened()
+    monkeypatch.setattr(_storage, "START_SECONDS", 0.01)
+    vanishing(".run.staged", monkeypatch, times=-1)
     with pytest.raises(RestartError, match="run: another process starts with it; stop one of the two"):
         storage.write(1)
+
+
+def test_a_folder_that_vanishes_during_a_save_is_an_error(folder):
+    """It says so, and does not wait for it to come back."""
+    os.mkdir("gone")
+    storage = opened("gone/run")
+    os.rename("gone", "elsewhere")
+    with pytest.raises(RestartError, match="gone/run: could not be saved: No such file or directory"):
+        storage.write(1)
+
+
+def locked(path):
+    """Lock a file as another process does."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert _files.lock(file)
+    return file
+
+
+def test_a_save_waits_for_a_process_that_has_started_too_late(folder):
+    """It holds the lock on the staged file until it has seen that there is a progress file."""
+    storage, late = opened(), locked(".run.staged")
+    timer = threading.Timer(0.05, lambda: (os.unlink(".run.staged"), os.close(late)))
+    timer.start()
+    storage.write(1)
+    timer.join()
+    assert again().position == 1
+    assert os.listdir() == ["run"]
+
+
+def test_nobody_deletes_what_another_process_is_staging(folder):
+    """Neither a start, nor a loop around it that moves on."""
+    opened().write(1)
+    other = locked(".run.staged")
+    again()
+    _files.clear_unlocked(".run.staged")
+    assert sorted(os.listdir()) == [".run.staged", "run"]
+    os.close(other)
+    _files.clear_unlocked(".run.staged")
+    assert os.listdir() == ["run"]
+
+
+def test_what_is_staged_is_deleted_before_it_is_unlocked(folder, monkeypatch):
+    """Or it would be the file that another process stages right after."""
+    storage, order = opened(), []
+    clear, close = _files.clear, _files.close
+    monkeypatch.setattr(_files, "clear", lambda path: (order.append("clear"), clear(path)))
+    monkeypatch.setattr(_files, "close", lambda file: (order.append("close"), close(file)))
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(RestartError, match="No space left on device"):
+        storage.write(1)
+    assert order == ["clear", "close"]
 
 
 def test_what_an_earlier_start_has_left_is_written_over(folder):
