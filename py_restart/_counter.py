@@ -80,6 +80,14 @@ class CounterClosier:
         Raises:
             TypeError: not iterable.
             RestartError: this counter has a loop already, or the iterable is a loop itself.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     for letter in counter("abc"):
+            ...         print(letter)
+            a
+            b
+            c
         """
         if self._loop is not None:
             raise RestartError(f"{self._name}: this counter has counted a loop already; make another counter")
@@ -97,6 +105,14 @@ class CounterClosier:
 
         Raises:
             RestartError: it cannot be pickled, or its file is missing, changed, damaged, or somebody else's.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     seen = counter.save_load_object([], "seen.pickle")
+            ...     for i in counter(range(3)):
+            ...         seen.append(i)
+            >>> seen
+            [0, 1, 2]
         """
         state = Object(obj, self._checked_place(obj_path))
         self._register([state])
@@ -120,6 +136,17 @@ class CounterClosier:
             TypeError: one of them is not a function.
             ValueError: the three are not of one length.
             RestartError: what was saved is missing, changed, damaged, or somebody else's, or cannot be loaded.
+
+        Example:
+            >>> from pathlib import Path
+            >>> text = "to be saved"
+            >>> def load(path):
+            ...     global text
+            ...     text = path.read_text()
+            >>> with enable_counter("run.tmp") as counter:
+            ...     counter.save_load_funcs([lambda path: path.write_text(text)], [load], [Path("text.txt")])
+            ...     for i in counter(range(3)):
+            ...         pass
         """
         triples = list(save_funcs), list(load_funcs), list(func_paths)
         if len({len(column) for column in triples}) != 1:
@@ -143,6 +170,14 @@ class CounterClosier:
 
         Raises:
             RestartError: no object is registered.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     total = counter.save_load_object(0, "total.pickle")
+            ...     for i in counter(range(5)):
+            ...         counter.object = total = total + i
+            >>> counter.object
+            10
         """
         return self._last_object().value
 
@@ -152,7 +187,17 @@ class CounterClosier:
 
     @property
     def position(self) -> int:
-        """The index of the item to run next; inside the loop, of the running one; after a failure, the failed one."""
+        """The index of the item to run next; inside the loop, of the running one; after a failure, the failed one.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     for letter in counter("ab"):
+            ...         print(counter.position, letter)
+            0 a
+            1 b
+            >>> counter.position
+            2
+        """
         return self._start if self._loop is None else self._loop.position
 
     def save(self) -> None:
@@ -160,6 +205,12 @@ class CounterClosier:
 
         Raises:
             RestartError: the work is done, or the save fails. The save before is still whole then.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     for i in counter(range(100)):
+            ...         if i == 50:
+            ...             counter.save()  # where even a `kill -9` would be worth a save
         """
         if self._storage is not None:
             if self._is_finished or self._host._is_finished:
@@ -174,6 +225,12 @@ class CounterClosier:
 
         Raises:
             RestartError: something cannot be deleted.
+
+        Example:
+            >>> with enable_counter("run.tmp") as counter:
+            ...     counter.remove_files()  # what an earlier run has saved is not wanted
+            ...     for i in counter(range(3)):
+            ...         pass
         """
         if self._storage is None:
             return
@@ -377,7 +434,8 @@ class CounterClosier:
         if [(loop._counter, loop.position) for loop in loops] != self._around:
             raise RestartError(
                 f"{self._name}: the loops around it are not those in which its counter was made; "
-                "make the counter right before its own for, inside the loop around it"
+                "make the counter right before its own for, inside the loop around it; "
+                "for a zip, count the zip itself: counter(zip(a, b))"
             )
 
     def _take_up(self) -> None:

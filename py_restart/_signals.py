@@ -71,7 +71,7 @@ def _on_stop(number: int, frame: FrameType | None) -> None:
     if _is_shielded(frame):
         _waiting.append(number)
     elif callable(former):
-        former(number, frame or sys._getframe())
+        former(number, frame or sys._getframe())  # what the program does on this signal
     else:
         raise SystemExit(128 + number)
 

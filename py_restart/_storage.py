@@ -374,9 +374,10 @@ class Storage:
         except FileNotFoundError:
             pass
         except BaseException as error:
-            os.close(lock)
             if flags and isinstance(error, OSError):
-                _files.clear_unlocked(path)
+                self._discard(lock)
+            else:
+                os.close(lock)
             raise
         os.close(lock)
         return None
