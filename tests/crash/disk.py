@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .harness import CHANGES, WRITING, opener, rebind
+from .harness import CHANGES, WRITING, opener, rebind, taken_by_name
 
 ROOT = 0
 EMPTIED_FIRST = False
@@ -96,12 +96,12 @@ class Recorder:
 
     def install(self) -> None:
         """Replace the calls, in a child, for good."""
-        real = dict(vars(os))
+        taken = taken_by_name()
         for name in (*CHANGES, "open", "fsync", "fdatasync", "dup"):
             if hasattr(os, name):
                 setattr(os, name, self._recorded(name, getattr(os, name)))
         builtins.open = io.open = opener(self._file)
-        rebind(real)
+        rebind(taken)
 
     def _recorded(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         record = getattr(self, {"open": "_open_file"}.get(name, f"_{name}"), None)

@@ -33,7 +33,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
 import py_restart
@@ -274,7 +274,6 @@ class Injector:
 
     def install(self) -> None:
         """Replace the calls; for good, since the process is a child of its own."""
-        real = dict(vars(os))
         for name in (*CHANGES, "fsync", "fdatasync"):
             if hasattr(os, name):
                 setattr(os, name, self._wrapped(name, getattr(os, name)))
@@ -288,7 +287,7 @@ class Injector:
             else real_open(path, flags, *rest, **named)
         )
         builtins.open = io.open = opener(self.do)
-        rebind(real)
+        rebind(TAKEN)
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         if name in ("fsync", "fdatasync"):
@@ -296,13 +295,22 @@ class Injector:
         return lambda *args, **named: self.do(name, lambda: real(*args, **named))
 
 
-def rebind(real: dict[str, Any]) -> None:
-    """Hand the replaced calls of ``os`` to the modules of the library that have taken the real ones by name."""
-    for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "py_restart"]:
-        for name, value in list(vars(module).items()):
-            for call in (*CHANGES, "open", "fsync", "fdatasync", "dup"):
-                if callable(value) and value is real.get(call):
-                    setattr(module, name, getattr(os, call))
+def taken_by_name() -> list[tuple[ModuleType, str, str]]:
+    """Which modules of the library have taken which calls of ``os`` by name, and what they call them."""
+    real = {getattr(os, call, None): call for call in (*CHANGES, "open", "fsync", "fdatasync", "dup")}
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "py_restart"]
+    return [
+        (module, name, real[value])
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, BuiltinFunctionType) and value in real
+    ]
+
+
+def rebind(taken: list[tuple[ModuleType, str, str]]) -> None:
+    """Hand them the replaced calls."""
+    for module, name, call in taken:
+        setattr(module, name, getattr(os, call))
 
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -310,6 +318,9 @@ CHANGES = (
     *("write", "pwrite", "writev", "pwritev", "ftruncate", "truncate"),
     *("replace", "rename", "unlink", "remove", "mkdir", "rmdir", "link", "symlink"),
 )
+
+
+TAKEN = taken_by_name()  # here, since to look for it makes a child copy a thousand pages
 
 
 def opener(do: Callable[..., Any]) -> Any:

@@ -38,9 +38,10 @@ def judge_failure(job: Job, folder: Path, outcomes: list[Outcome], saved: bool, 
         finish(job, folder, outcomes, f"{place} ({last.error})")
         return
     assert last.results == [job.result], f"{place}: {last.results}"
-    if not saved:
+    if saved:
+        finish(job, folder, [], f"{place}, and the whole job again")
+    else:
         assert listing(folder) == {}, f"{place}: left {sorted(listing(folder))}"
-    finish(job, folder, [], f"{place}, and the whole job again")
 
 
 def sweep(job: Job, folder: Path, errors: Iterable[tuple[int, bool]], few: bool = False) -> int:
