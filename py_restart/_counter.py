@@ -493,10 +493,17 @@ class CounterClosier:
             used.add(state.path)
             self._require_free(state.path, state.path)
         for state in states:
-            if state.path in saved and storage.holds(state.path):
+            try:
+                is_saved = state.path in saved and storage.holds(state.path)
+                if not is_saved:
+                    storage.check(state.path)
+            except OSError as error:
+                raise RestartError(
+                    f"{state.path}: cannot be read: {describe(error)}; mend that, or {_AFRESH}"
+                ) from error
+            if is_saved:
                 _attempt(state.load, f"{state.path}: cannot be loaded", _AFRESH)
             else:
-                storage.check(state.path)
                 _attempt(state.rehearse, f"{state.path}: the object cannot be pickled", "register one that can")
         self._states += states
         storage.users.update({state.path: self for state in states})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from py_restart import RestartError, _errors, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _errors, _files, enable_counter, multi_count, simple_counter
 
 
 class Stop(Exception):
@@ -324,6 +324,20 @@ def test_an_object_that_cannot_be_loaded_is_an_error_when_it_is_registered(folde
 
 
 # When the loop starts.
+
+
+def test_an_object_file_that_cannot_be_read_is_an_error_when_it_is_registered(folder, monkeypatch):
+    """Whatever the system says of it, another thread that has just removed it among that."""
+    save(total=1)
+
+    def stamp_of(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "stamp_of", stamp_of)
+        with pytest.raises(RestartError, match="total: cannot be read: Permission denied; mend that, or delete"):
+            enable_counter("run").save_load_object(0, "total")
+    assert enable_counter("run").save_load_object(0, "total") == 1
 
 
 def test_an_object_that_is_not_registered_any_more_is_an_error_when_the_loop_starts(folder):

@@ -877,6 +877,18 @@ def test_a_replacement_that_another_program_delays_is_tried_again(folder, monkey
     assert 2 <= now[0] < 2.5
 
 
+def test_a_save_that_fails_on_windows_leaves_nothing(folder, windows, monkeypatch):
+    """A staged file is closed before it is deleted."""
+    storage = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(RestartError, match="No space left on device"):
+            storage.write(1)
+    assert os.listdir() == ["run"]
+    storage.write(2)
+    assert again().position == 2
+
+
 def test_a_machine_without_uname_tells_its_name_otherwise(monkeypatch):
     """Windows has it in the environment."""
     monkeypatch.delattr(os, "uname")
@@ -977,7 +989,7 @@ def test_a_save_waits_for_a_process_that_has_started_too_late(folder):
     assert os.listdir() == ["run"]
 
 
-def test_nobody_deletes_what_another_process_is_staging(folder):
+def test_nobody_deletes_what_another_process_is_staging(folder, monkeypatch):
     """Neither a start, nor a loop around it that moves on."""
     opened().write(1)
     other = locked(".run.staged")
@@ -985,6 +997,10 @@ def test_nobody_deletes_what_another_process_is_staging(folder):
     _files.clear_unlocked(".run.staged")
     assert sorted(os.listdir()) == [".run.staged", "run"]
     os.close(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "lock", refuse)
+        _files.clear_unlocked(".run.staged")
+    assert sorted(os.listdir()) == [".run.staged", "run"]
     _files.clear_unlocked(".run.staged")
     assert os.listdir() == ["run"]
 
@@ -1013,7 +1029,7 @@ def test_a_progress_file_that_vanishes_during_a_start_is_written_anew(folder, mo
     """Deleted by hand: the save that was read is the one that counts."""
     opened().write(5)
     again_as_is()
-    monkeypatch.setattr(_files, "delete", lambda path: os.path.exists("run") and os.unlink("run"))
+    monkeypatch.setattr(_files, "clear_unlocked", lambda path: os.unlink("run"))
     storage = opened()
     monkeypatch.undo()
     os.chdir(folder)

@@ -145,25 +145,35 @@ def counting(size: Size, folder: Path, others: dict[str, Any]) -> Iterator[Row]:
     xs = few * 3  # so that the first save of a loop, which is flushed, does not count
     path = folder / "counting.tmp"
 
-    def on_failure() -> None:
-        with enable_counter(path) as counter:
-            for _ in counter(xs):
-                pass
+    def on_failure(source: Callable[[], Iterable[int]]) -> Callable[[], None]:
+        def run() -> None:
+            with enable_counter(path) as counter:
+                for _ in counter(source()):
+                    pass
+
+        return run
+
+    def each(source: Callable[[], Iterable[int]]) -> Callable[[], None]:
+        return loop(lambda: enable_counter(path, each_save=True, save_span=1000)(source()))
 
     measures = [
         per_item(len(few), loop(lambda: few)),
         per_item(len(xs), loop(lambda: (x for x in xs))),
-        per_item(len(xs), on_failure),
-        per_item(len(xs), loop(lambda: enable_counter(path, each_save=True, save_span=1000)(xs))),
+        per_item(len(xs), on_failure(lambda: xs)),
+        per_item(len(xs), each(lambda: xs)),
+        per_item(len(xs), on_failure(lambda: iter(xs))),
+        per_item(len(xs), each(lambda: iter(xs))),
     ]
     if "tqdm" in others:
         measures.append(per_item(len(few), loop(lambda: others["tqdm"](few, file=io.StringIO()))))
-    bare, generator, failure, each, *tqdm = interleave(size.rounds, *measures)
+    bare, generator, failure, spans, any_failure, any_spans, *tqdm = interleave(size.rounds, *measures)
     yield Row("an item of a loop that saves on failure", failure, "generator", generator, 1.4)
     if tqdm:
         adds = [[time - least for time, least in zip(times, bare, strict=True)] for times in (failure, tqdm[0])]
         yield Row("what that adds to `for x in xs`", adds[0], "tqdm adds", adds[1], 0.5)
-    yield Row("an item with each_save, save_span=1000", each, "generator", generator, 1.8)
+    yield Row("an item with each_save, save_span=1000", spans, "generator", generator, 1.8)
+    yield Row("an item, on failure, of any iterator", any_failure, "generator", generator, 1.4)
+    yield Row("an item, save_span=1000, of any iterator", any_spans, "generator", generator, 1.8)
     if tqdm:
         yield Row("an item, nothing saved", failure, "tqdm", tqdm[0])
     if "loopz" in others:

@@ -84,6 +84,7 @@ def several_unsaved(last: int) -> set[str]:
 CUTS = [
     *(Cut(job, 2.0) for job in jobs_named("positions", "every_second", "on_failure", "ended_by_break")),
     Cut(jobs_named("positions")[0], 0.0, lambda index: min(index, 1)),
+    Cut(job(stopped, range(4), None, "run.tmp", None, 1)),
     *(
         Cut(job, 2.0)
         for job in jobs_named("objects_and_functions", "joint", "joint_on_failure", "joint_deep", "forgotten")
@@ -91,7 +92,6 @@ CUTS = [
     *(Cut(job, 2.0, unsaved=inner_unsaved) for job in jobs_named("nested", "nested_on_failure")),
     *(Cut(job, 2.0, unsaved=several_unsaved) for job in jobs_named("several")),
     *(Cut(job, 2.0, unsaved=lambda last: {"two.tmp"}) for job in jobs_named("several_on_failure")),
-    Cut(job(stopped, range(4), None, "run.tmp", None, 1)),
     Cut(job(large, range(3), [0, 1, 2], "run.tmp done.pickle", each()), 2.0),
 ]
 
