@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,7 +59,7 @@ class CounterClosier:
         self._around: list[tuple[CounterClosier, int]] = []  # the counters around, and where each one was
         self._storage: Storage | None = None
         self._path = path
-        self._host = self
+        self._joined: CounterClosier | None = None  # the host, where that is another one
         self._block: _scope.Block | None = None
         self._is_entered = self._is_watching = self._is_judged = self._is_taken_up = False
         self._began = self._last_save = self._spent = 0.0
@@ -66,7 +67,13 @@ class CounterClosier:
         self._is_finished = False
         self._start = 0
         if use_tempfile:
-            self._open(path)
+            try:
+                with _signals.held():
+                    self._open(path)
+            except BaseException:  # a signal that came meanwhile
+                if self._storage is not None and self._host is self:
+                    self._storage.release()
+                raise
 
     # The public face.
 
@@ -213,6 +220,7 @@ class CounterClosier:
             ...             counter.save()  # where even a `kill -9` would be worth a save
         """
         if self._storage is not None:
+            self._require_own_thread()
             if self._is_finished or self._host._is_finished:
                 raise RestartError(f"{self._name}: its work is done; make another counter")
             self._take_up()
@@ -234,6 +242,7 @@ class CounterClosier:
         """
         if self._storage is None:
             return
+        self._require_own_thread()
         record = self._saved
         for counter in self._tree():
             counter._saved, counter._pending = None, []
@@ -322,14 +331,13 @@ class CounterClosier:
         self._began = self._last_save = time.monotonic()
         if not self._each_save:
             return None
-        is_plain = self._host is self and not self._states and not self._interval
-        return storage.write if is_plain else self._save_at_boundary
+        return storage.write if self._is_plain else self._save_at_boundary
 
     def _end(self) -> None:
         """Do what is to be done when the source is exhausted: in a `with`, the block goes on."""
         if self._storage is None:
             return
-        if self._each_save and not self._saves and not self._is_finished:
+        if self._is_plain and not self._is_finished:
             self._estimate()
         if not self._is_entered:
             self._finish()
@@ -374,7 +382,7 @@ class CounterClosier:
             _storage_of(self._around[-1][0]).claim(path)
         folder = os.path.dirname(path)
         around = [[relative(place, folder), position] for place, position in self._places_around()]
-        storage = Storage(
+        self._storage = storage = Storage(
             path, self._name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
         )
         known = {storage.absolute(where): at for where, at in storage.header.loop.get("around", [])}
@@ -386,7 +394,6 @@ class CounterClosier:
             for counter, _ in self._around:
                 if counter._path not in known:
                     _log("WARNING", f"{self._name}: saved outside the loop of {counter._name}, in which it runs now")
-        self._storage = storage
         weakref.finalize(self, storage.release)
 
     def _join(self, host: CounterClosier, path: str) -> None:
@@ -402,12 +409,28 @@ class CounterClosier:
             raise RestartError(
                 f"{self._name}: used for two loops in one item of {parent._name}; give each loop a path of its own"
             )
-        self._host, self._storage = host, storage
+        self._joined, self._storage = host, storage
         parent._pending = parent._current_pending()
         self._saved = next((record for record in parent._pending if storage.absolute(record["path"]) == path), None)
         parent._inside = [*parent._current_inside(), self]
 
     # Checks.
+
+    @property
+    def _host(self) -> CounterClosier:
+        """The counter in whose progress file this one is saved."""
+        return self._joined or self
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the position is saved alone, at each boundary."""
+        return self._each_save and self._host is self and not self._states and not self._interval
+
+    def _require_own_thread(self) -> None:
+        """Raise where another thread runs the loop: what is saved then would not be one moment."""
+        loop = self._loop
+        if loop is not None and loop._is_running and loop._owner and loop._owner[0] is not threading.current_thread():
+            raise RestartError(f"{self._name}: its loop runs in another thread; call this in that one")
 
     @property
     def _can_save(self) -> bool:
@@ -569,6 +592,7 @@ class CounterClosier:
             self._take_up()
             if self._host is self or (self._each_save and not self._is_entered):
                 self._save_timed()
+                storage.pause()  # a block may hold thousands of finished loops
 
     def _leave_block(self, is_over: bool) -> None:
         storage = self._storage

@@ -1,8 +1,8 @@
 """Loop: skip, yield, count.
 
 The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: the
-iterator of a list, a tuple or a range knows how many items are left; those of all others pass `itertools.compress`,
-which draws one tick for each item that was delivered, and it is known how many ticks are left.
+iterator of a list, a tuple or a range knows where it is; the items of all others pass `itertools.compress`, which draws
+one tick for each item that was delivered, and the ticks that are left tell the position.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ class Loop(Generator[T, None, None]):
         self._counter = counter
         self._source, self._span = source, span
         self._length = length_of(source)
-        self._end: Callable[[], int] = lambda: counter._start  # the position at which nothing would be left of:
-        self._left: object = ()
+        self._drawn: Callable[[], int] = lambda: counter._start  # how many items were drawn, in this run and before
         self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
         self._is_between = False  # it was left while no item was running
@@ -87,13 +86,8 @@ class Loop(Generator[T, None, None]):
     @property
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the one that is running."""
-        drawn = self._drawn
+        drawn = self._drawn()
         return drawn if self._is_between or self._is_drawing else max(self._counter._start, drawn - 1)
-
-    @property
-    def _drawn(self) -> int:
-        """How many items were drawn, in this run and before."""
-        return self._end() - length_hint(self._left)
 
     @property
     def _is_running(self) -> bool:
@@ -118,6 +112,8 @@ class Loop(Generator[T, None, None]):
     def __iter__(self) -> Generator[T, None, None]:
         """Hand the driver to the `for`, and keep it nowhere else, so that it goes when the `for` is left."""
         driver = self._held or self._new_driver()
+        if driver.gi_frame is None:  # `next` has come to its end
+            raise RestartError(self._was_left())
         self._held = None
         return driver
 
@@ -131,7 +127,7 @@ class Loop(Generator[T, None, None]):
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
         self._is_thrown = True
-        error = kind if value is None else value
+        error = value or (kind() if isinstance(kind, type) else kind)
         return self._kept_driver().throw(error if trace is None else error.with_traceback(trace))
 
     def close(self) -> None:
@@ -145,10 +141,13 @@ class Loop(Generator[T, None, None]):
 
     def _new_driver(self) -> GeneratorType[T, None, None]:
         if self._owner is not None or self._live_driver() is not None:
-            raise RestartError(f"{self._counter._name}: this loop has been run or left; make another counter to go on")
+            raise RestartError(self._was_left())
         driver = cast("GeneratorType[T, None, None]", self._drive())
         self._driver = weakref.ref(driver)
         return driver
+
+    def _was_left(self) -> str:
+        return f"{self._counter._name}: this loop has been run or left; make another counter to go on"
 
     def _kept_driver(self) -> GeneratorType[T, None, None]:
         driver = self._live_driver()
@@ -165,7 +164,7 @@ class Loop(Generator[T, None, None]):
             del source
             self._has_begun = True
             if save is None:
-                self._is_thrown = items is self._left  # a list, a tuple or a range raises nothing itself
+                self._is_thrown = not isinstance(items, _Items)  # a list, a tuple or a range raises nothing itself
                 yield from items
             elif self._span == 1:
                 for position, item in enumerate(items, self._counter._start + 1):
@@ -184,7 +183,7 @@ class Loop(Generator[T, None, None]):
                     part = _Part(items, boundary - drawn)
                     part.loop = self
                     yield from part
-                    drawn = self._drawn
+                    drawn = self._drawn()
         except GeneratorExit:
             raise
         except BaseException:
@@ -194,16 +193,24 @@ class Loop(Generator[T, None, None]):
             self._is_between = True
             self._counter._end()
         finally:
-            self._end, self._left = self._drawn.__int__, ()
+            self._drawn = self._drawn().__int__
             _scope.stop_running(self)
             self._counter._leave()
 
-    def _counted(self, source: object, items: Iterator[T]) -> Iterator[T]:
-        if type(source) in (list, tuple, range) and self._length is not None and not self._counter._is_finished:
-            self._end, self._left = source.__len__, items  # type: ignore[attr-defined]
-            return items
-        self._end, self._left = (self._counter._start + sys.maxsize).__int__, repeat(True, sys.maxsize)
-        counted = _Items(items, self._left)
+    def _counted(self, source: Any, items: Iterator[T]) -> Iterator[T]:
+        """Return the items, and find out what tells how many were drawn."""
+        length = self._length
+        if length is not None and not self._counter._is_finished:
+            if type(source) is range:
+                self._drawn = lambda: length - length_hint(items)
+                return items
+            if type(source) in (list, tuple):
+                state: Any = items.__reduce__  # iter, the source, and where it is; not where it was, once it is over
+                self._drawn = lambda: (*state()[2:], max(length, len(source)))[0]
+                return items
+        total, ticks = self._counter._start + sys.maxsize, repeat(True, sys.maxsize)
+        self._drawn = lambda: total - length_hint(ticks)
+        counted = _Items(items, ticks)
         counted.loop = self
         return counted
 

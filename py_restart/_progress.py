@@ -41,13 +41,10 @@ _VERSION = 1
 _START = b'{"format": "py_restart", "version": '
 _CHECK = b', "check": "%08x"}\n'
 _VERSION_KEY = b'{"version": '
+_STAMP = ("size", "digest")
 
 
-class Stamp(NamedTuple):
-    """What tells one saved file or folder from every other: its size in bytes and the digest of its contents."""
-
-    size: int
-    digest: str
+Stamp = tuple[int, str]  # what tells one saved file or folder from every other: size in bytes, digest of the contents
 
 
 class Header(NamedTuple):
@@ -76,6 +73,7 @@ def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], by
     The position stands in it twice, the second time with a CRC of everything else, so that one that was changed or cut
     does not match. A CRC of each record would take longer to compute and to print than the record to write.
     """
+    host = "".join(letter if letter.isprintable() else "?" for letter in host)
     text = f" use {use} by process {process} on {host}".encode("ascii", "replace")[:60]
     template = b"position %%d%b check %%d-%08x" % (text.replace(b"%", b"%%"), crc32(text, seal))
 
@@ -93,7 +91,10 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[
     fields = {"version": _VERSION, **told_first, **header._asdict()}
     del fields["loop"]
     for table in ("files", "before"):
-        fields[table] = {relative(path, folder): stamp and stamp._asdict() for path, stamp in fields[table].items()}
+        fields[table] = {
+            relative(path, folder): stamp and dict(zip(_STAMP, stamp, strict=True))
+            for path, stamp in fields[table].items()
+        }
     fields["inner_files"] = [relative(path, folder) for path in header.inner_files]
     text = _START + json.dumps(fields).encode()[len(_VERSION_KEY) : -1]
     text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
@@ -102,7 +103,7 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[
     return line + 2 * (record(position) + b"\n"), record
 
 
-class Progress(NamedTuple):
+class Progress:
     """A progress file as it was read."""
 
     header: Header
@@ -148,8 +149,10 @@ def decode(data: bytes, folder: str) -> Progress:
         header = _header(json.loads(line), folder)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not as py_restart writes it ({type(error).__name__}: {error})") from error
-    use, position, holder = newest
-    return Progress(header, position, use, holder, (older, newer), seal)
+    progress = Progress()
+    progress.header, progress.slots, progress.seal = header, (older, newer), seal
+    progress.use, progress.position, progress.holder = newest
+    return progress
 
 
 def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
@@ -168,7 +171,9 @@ def _header(fields: dict[str, Any], folder: str) -> Header:
     """Build the header from its JSON object, the check sum of which has been verified."""
     known = {name: fields.pop(name) for name in Header._fields if name != "loop"}
     for table in ("files", "before"):
-        known[table] = {absolute(path, folder): stamp and Stamp(**stamp) for path, stamp in known[table].items()}
+        known[table] = {
+            absolute(path, folder): stamp and (stamp["size"], stamp["digest"]) for path, stamp in known[table].items()
+        }
     known["inner_files"] = tuple(absolute(path, folder) for path in known["inner_files"])
     loop = {name: fields[name] for name in fields.keys() - {"format", "version", "check"}}
     return Header(loop=loop, **known)

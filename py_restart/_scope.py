@@ -32,6 +32,7 @@ class Block:
     def __enter__(self) -> Block:
         if config.parent is not None:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
+        self._counters, self.is_over = {}, False
         _block.set(self)
         return self
 

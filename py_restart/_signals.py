@@ -91,6 +91,8 @@ def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
     try:
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
             former = signal.getsignal(number)
+            if former == handler:  # the program has put back what it found in an earlier block
+                former = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             if former == _remember:  # a save stands in: go beneath it
                 mine[number], saving[number] = saving[number], handler
             elif former not in (signal.SIG_IGN, None):

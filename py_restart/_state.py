@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._files import DigestingFile
 from ._progress import Stamp
@@ -40,13 +40,17 @@ class Object:
         pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(self.value)
 
 
-class Functions(NamedTuple):
-    """A function that saves to its path, and one that loads from it."""
+class Functions:
+    """A function that saves to its path, and one that loads from it. `as_given` makes a path of the user's type."""
 
-    saver: Callable[[Any], object]
-    loader: Callable[[Any], object]
-    path: str
-    as_given: Callable[[str], Any]  # makes a path of the type that the user gave
+    def __init__(
+        self,
+        saver: Callable[[Any], object],
+        loader: Callable[[Any], object],
+        path: str,
+        as_given: Callable[[str], Any],
+    ) -> None:
+        self.saver, self.loader, self.path, self.as_given = saver, loader, path, as_given
 
     def save(self, path: str) -> None:
         """Have the user's function write to `path`."""

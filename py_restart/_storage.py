@@ -91,7 +91,11 @@ class Storage:
         self.header = blank("", {})
         self.age = 0.0  # seconds since the last save, when it was read
         self._slots = (0, 0)  # where the next record goes, and the one that is flushed
-        self.acquire()
+        try:
+            self.acquire()
+        except BaseException:  # a signal that came meanwhile
+            self.release()
+            raise
 
     # From the start to the end.
 
@@ -120,8 +124,9 @@ class Storage:
 
         The garbage collector may call this at any moment, in a thread that a save waits for, too. So it waits for none.
         """
-        _unreleased.append(self)
-        _release_waiting()
+        with held():
+            _unreleased.append(self)
+            _release_waiting()
 
     def remove(self) -> None:
         """Delete the progress, all that was saved with it, and what loops inside have left.
@@ -399,7 +404,7 @@ class Storage:
             self._settle()
         self._flush_folders()
         self._unlink()
-        if self._is_flushed:  # or a power failure might bring back what is done
+        if self._is_flushed and os.path.isdir(self.folder):  # or a power failure might bring back what is done
             _files.flush_folder(self.folder)
         self._close()
 
@@ -503,7 +508,7 @@ class Storage:
         if found != [base]:
             wrote = " and ".join(sorted(found)) or "nothing at all"
             raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
-        if not isinstance(stamp, Stamp):
+        if not isinstance(stamp, tuple):
             _files.flush(os.path.join(place, base))
             stamp = _files.stamp_of(os.path.join(place, base))
         _files.flush_folder(place)

@@ -8,7 +8,7 @@ from binascii import crc32
 
 import pytest
 
-from py_restart._progress import RECORD_SIZE, Stamp, absolute, blank, decode, encode, recorder, relative
+from py_restart._progress import RECORD_SIZE, absolute, blank, decode, encode, recorder, relative
 
 FOLDER = os.path.join(os.path.abspath(os.sep), "jobs")
 LOOP = {"finished": False, "length": 10, "around": [["outer.tmp", 3]], "registered": ["sum.pickle"], "inside": []}
@@ -18,8 +18,8 @@ def made(position=7, **fields):
     """Return a header, its bytes, and what makes further records."""
     header = blank("5f0c4a11", LOOP)._replace(
         save=3,
-        files={os.path.join(FOLDER, "sum.pickle"): Stamp(12, "ab" * 16), os.path.join(FOLDER, "new"): None},
-        before={os.path.join(FOLDER, "sum.pickle"): Stamp(11, "cd" * 16)},
+        files={os.path.join(FOLDER, "sum.pickle"): (12, "ab" * 16), os.path.join(FOLDER, "new"): None},
+        before={os.path.join(FOLDER, "sum.pickle"): (11, "cd" * 16)},
         inner_files=(os.path.join(FOLDER, "deep", "inner.tmp"),),
         written="2026-01-02T03:04:05Z",
         process=4242,
