@@ -357,8 +357,10 @@ class CounterClosier:
         """Find out what is around, and what is saved."""
         loops = _scope.running()
         for index, loop in enumerate(loops):
-            if _counter_of(loop)._path == path:  # run again, while a variable holds what the last run has left
-                loops = loops[:index]
+            if _counter_of(loop)._path == path:
+                if loop._is_driven_here:
+                    raise RestartError(f"{self._name}: used for the loop around it as well; give it a path of its own")
+                loops = loops[:index]  # run again, while a variable holds what the last run has left
                 break
         if any(loop._is_drawing for loop in loops):
             raise RestartError(f"{self._name}: {_NO_SOURCE}")

@@ -21,6 +21,7 @@ WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
 BINARY: int = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
+_AHEAD = 32  # how many parts may wait to be digested
 
 
 def lock(file: int) -> bool:
@@ -158,7 +159,15 @@ class DigestingFile:
         return self
 
     def write(self, data: Any) -> int:
-        part = data if type(data) is bytes else bytes(data)  # another thread may change a buffer before it is digested
+        """Write bytes, or copies of the parts of a buffer: another thread may change it before it is digested."""
+        if type(data) is bytes:
+            return self._write(data)
+        with memoryview(data) as view, view.cast("B") as parts:
+            return sum(self._write(bytes(parts[at : at + _LARGE])) for at in range(0, len(parts), _LARGE))
+
+    def _write(self, part: bytes) -> int:
+        while self._thread is not None and self._parts.qsize() > _AHEAD:
+            time.sleep(0.001)
         self._parts.put(part)
         self._size += len(part)
         if self._size >= _LARGE and self._thread is None:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import compress, islice, repeat
 from operator import length_hint
-from types import GeneratorType, TracebackType
+from types import CodeType, FrameType, GeneratorType, TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 from . import _scope
@@ -22,6 +22,7 @@ __all__ = ["Counter", "Loop", "length_of", "rest_of"]
 
 T = TypeVar("T")
 _END = object()
+CO_GENERATOR = 0x20  # as in `inspect`, which takes longer to import than all of this
 
 
 class Counter(Protocol):
@@ -82,6 +83,7 @@ class Loop(Generator[T, None, None]):
         self._is_thrown = False
         self._has_begun = False  # what was done is skipped
         self._owner: tuple[object, object] | None = None  # the thread and task that run it
+        self._driven_by: tuple[int, CodeType] | None = None  # the frame of its `for`, which must not live for that
 
     @property
     def position(self) -> int:
@@ -94,6 +96,14 @@ class Loop(Generator[T, None, None]):
         """Whether a `for` is iterating it just now."""
         driver = self._live_driver()
         return driver is not None and driver.gi_frame is not None and not self._counter._is_superseded
+
+    @property
+    def _is_driven_here(self) -> bool:
+        """Whether its `for` is in this very stack of calls. Else a variable may hold what an earlier run has left."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and (id(frame), frame.f_code) != self._driven_by:
+            frame = frame.f_back
+        return frame is not None
 
     @property
     def _is_drawing(self) -> bool:
@@ -127,7 +137,7 @@ class Loop(Generator[T, None, None]):
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
         self._is_thrown = True
-        error = value or (kind() if isinstance(kind, type) else kind)
+        error = value if value is not None else kind() if isinstance(kind, type) else kind
         return self._kept_driver().throw(error if trace is None else error.with_traceback(trace))
 
     def close(self) -> None:
@@ -157,6 +167,11 @@ class Loop(Generator[T, None, None]):
 
     def _drive(self) -> Generator[T, None, None]:
         self._owner = _scope.owner()
+        frame: Any = sys._getframe(1)
+        while frame.f_back and frame.f_code.co_flags & CO_GENERATOR:  # such as that of a progress bar
+            frame = frame.f_back
+        self._driven_by = id(frame), frame.f_code
+        del frame  # and all its variables
         try:
             save = self._counter._begin(self)
             source, self._source = self._source, ()  # or it would live, locks and all, until the garbage is collected

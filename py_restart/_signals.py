@@ -90,11 +90,13 @@ def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
         return False
     try:
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-            former = signal.getsignal(number)
-            if former == handler:  # the program has put back what it found in an earlier block
+            now = signal.getsignal(number)
+            beneath = saving.get(number) if now == _remember else None  # a save stands in: go beneath it
+            former = now if beneath is None else beneath
+            if former in (handler, _remember):  # the program has put back what it had found in an earlier block
                 former = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            if former == _remember:  # a save stands in: go beneath it
-                mine[number], saving[number] = saving[number], handler
+            if beneath is not None:
+                mine[number], saving[number] = former, handler
             elif former not in (signal.SIG_IGN, None):
                 mine[number] = former
                 signal.signal(number, handler)

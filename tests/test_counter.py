@@ -1,5 +1,6 @@
 """What a counter does: what is saved, when, and where the next run starts."""
 
+import contextlib
 import gc
 import json
 import logging
@@ -8,12 +9,13 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from py_restart import RestartError, _counter, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _counter, _storage, enable_counter, multi_count, simple_counter
 
 
 class Stop(Exception):
@@ -1255,3 +1257,91 @@ def test_a_progress_file_that_was_replaced_by_somebody_else_is_an_error(folder, 
                 os.unlink("run")
                 Path("run").write_text("mine")
     assert Path("run").read_text() == "mine"
+
+
+# What must not come to pass on the way.
+
+
+def unwilling(path):
+    raise OSError("disk full")
+
+
+def test_a_loop_that_saves_at_intervals_writes_nothing_where_none_was_due(folder, monkeypatch):
+    """The end of a quick loop is estimated by saving its position: never where objects, or a host, go with it."""
+    monkeypatch.setattr(_counter, "_NOTICEABLE", 0)
+    written, path = [], os.path.abspath("model")
+    counter = enable_counter("run", each_save=True, save_interval=1000)
+    counter.save_load_funcs([lambda path: Path(path).touch()], [unwilling], [path])
+    counter.save()
+    monkeypatch.setattr(counter._storage, "write", written.append)
+    with pytest.raises(Stop):
+        for i in counter(range(5)):
+            with pytest.raises(Stop) if i == 4 else contextlib.nullcontext():
+                for j in simple_counter("inner", range(5), save_interval=1000):
+                    if (i, j) == (4, 4):
+                        raise Stop
+            if i == 4:
+                raise Stop
+    assert written == []
+
+
+def test_a_loop_that_has_not_saved_is_told_nothing_of_what_saving_takes(folder, log, monkeypatch):
+    """`save_interval` has passed over all of its boundaries."""
+    monkeypatch.setattr(_counter, "_NOTICEABLE", 0)
+    for _ in simple_counter("run", range(300), save_interval=60):
+        pass
+    assert log("WARNING") == []
+
+
+def test_a_counter_that_nobody_holds_any_more_lets_go_at_once(folder, left):
+    """Without waiting for the garbage collector: another process may be next."""
+    gc.disable()
+    try:
+        assert enable_counter("run").position == 0
+        assert left() == []
+        enable_counter("run").remove_files()
+        assert left() == []
+    finally:
+        gc.enable()
+
+
+def test_saving_is_refused_to_a_thread_that_does_not_run_the_loop(folder):
+    """The position and the objects would be of two moments, and the file could be closed under the loop's hands."""
+    raised = []
+
+    def attempt(call):
+        try:
+            call()
+        except RestartError as error:
+            raised.append(str(error))
+
+    with enable_counter("run") as counter:
+        for _ in counter(range(1)):
+            for call in (counter.save, counter.remove_files):
+                thread = threading.Thread(target=attempt, args=(call,))
+                thread.start()
+                thread.join()
+    assert raised == ["run: its loop runs in another thread; call this in that one"] * 2
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_a_ctrl_c_during_a_start_leaves_nothing(folder, left, monkeypatch, moment):
+    """Wherever it comes, the file and its lock go, and the next start works."""
+    count, calls = [0], {name: getattr(os, name) for name in ("open", "replace", "stat", "lstat", "urandom")}
+
+    def stopping(name):
+        def call(*arguments, **named):
+            count[0] += 1
+            if count[0] == moment:
+                os.kill(os.getpid(), signal.SIGINT)
+            return calls[name](*arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        for name in calls:
+            patch.setattr(os, name, stopping(name))
+        enable_counter("run")
+        raise AssertionError("no stop came")
+    assert left() == [] and not _storage._opened
+    assert list(simple_counter("run", range(2))) == [0, 1]

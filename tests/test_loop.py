@@ -337,3 +337,41 @@ def test_a_save_that_fails_ends_the_loop(span):
         list(loop)
     assert loop.position == span
     assert counter.calls == ["leave"]
+
+
+@pytest.mark.parametrize("span", [1, 3])
+@pytest.mark.parametrize("saves", [True, False])
+def test_the_position_in_a_list_that_shrinks_while_it_is_iterated(span, saves):
+    """It does not turn back; a list that is over for that counts as done."""
+    counter, todo, seen = Counter(0, saves), list(range(10)), []
+    loop = Loop(counter, todo, span)
+    for item in loop:
+        if item == 6:
+            del todo[4:]
+        seen.append((item, loop.position))
+    assert seen == [(n, n) for n in range(7)] and loop.position == 10
+
+
+def test_a_for_over_a_loop_that_next_has_ended_is_an_error():
+    """Never an empty loop."""
+    exhausted, closed, failed = (Loop(Counter(), [1], 1) for _ in range(3))
+    assert [next(exhausted), next(exhausted, None), next(closed)] == [1, None, 1]
+    closed.close()
+    with pytest.raises(KeyError):
+        failed.throw(KeyError, None, None)
+    for loop in (exhausted, closed, failed):
+        assert next(loop, None) is None
+        with pytest.raises(RestartError, match="run: this loop has been run or left"):
+            iter(loop)
+
+
+def test_throw_takes_a_class_and_a_traceback():
+    """As a generator does."""
+    loop = Loop(Counter(), [1, 2], 1)
+    next(loop)
+    try:
+        raise ArithmeticError
+    except ArithmeticError as error:
+        trace = error.__traceback__
+    with pytest.raises(KeyError):
+        loop.throw(KeyError, None, trace)

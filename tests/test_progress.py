@@ -211,3 +211,12 @@ def test_a_path_on_another_drive_stays_absolute(monkeypatch):
     monkeypatch.setattr(os.path, "relpath", refuse)
     path = os.path.join(FOLDER, "x")
     assert absolute(relative(path, FOLDER), FOLDER) == path
+
+
+@pytest.mark.parametrize("host", ["two\nlines", "100%d", "naïve", " check 7-00000000", "x" * 300, ""])
+def test_any_host_name_is_read_again(host):
+    """What cannot be shown is replaced."""
+    header = blank("5f0c4a11", LOOP)._replace(host=host)
+    data, record = encode(header, 3, FOLDER)
+    assert decode(data, FOLDER).position == 3
+    assert decode(over(data, 1, record(4)), FOLDER).position == 4

@@ -501,12 +501,73 @@ def test_a_loop_cannot_be_part_of_the_source_of_another(folder, made):
             pass
 
 
-def test_a_path_cannot_be_that_of_a_loop_around(folder):
-    """A copied line: the inner counter takes over from its own outer loop, which says so; never a silent skip."""
-    with pytest.raises(RestartError, match="same: "):
-        for _ in simple_counter("same", range(3)):
-            for _ in simple_counter("same", range(3)):
-                pass
+def through_a_bar(loop):
+    """Iterate as a progress bar does."""
+    for item in loop:  # noqa: UP028
+        yield item
+
+
+@pytest.mark.parametrize("wrapped", [iter, through_a_bar, enumerate, lambda loop: loop])
+def test_a_path_cannot_be_that_of_a_loop_around(folder, left, wrapped):
+    """A copied line: an error where the inner counter is made, not after ten hours."""
+    ran = []
+    with pytest.raises(RestartError, match="same: used for the loop around it as well; give it a path of its own"):
+        for _ in wrapped(simple_counter("same", range(3))):
+            ran.append(1)
+            enable_counter("same", each_save=True)
+    assert ran == [1]
+
+
+def test_a_cell_is_run_again_while_a_variable_holds_an_iterator_of_its_loop(folder):
+    """The newer counter takes over: what holds the old one runs nowhere any more."""
+    cell = """
+pairs = zip(simple_counter("run", range(5)), "abcde")
+for i, letter in pairs:
+    ran.append(letter)
+    if letter == stop_at:
+        raise Stop
+"""
+    names = {"simple_counter": simple_counter, "Stop": Stop, "ran": [], "stop_at": "c"}
+    with pytest.raises(Stop):
+        exec(compile(cell, "cell 1", "exec"), names)
+    names["stop_at"] = None
+    exec(
+        compile(
+            cell.replace(
+                'zip(simple_counter("run", range(5)), "abcde")', 'zip(simple_counter("run", range(5)), "cde")'
+            ),
+            "cell 2",
+            "exec",
+        ),
+        names,
+    )
+    assert names["ran"] == ["a", "b", "c", "c", "d", "e"]
+
+
+def test_a_block_that_is_entered_again_is_a_new_one(folder, left):
+    """Its loops keep their files as in any other."""
+    block = multi_count()
+    for _ in range(2):
+        with block:
+            assert config.parent is block
+            assert list(simple_counter("run", range(2))) == [0, 1]
+            assert left() == ["run"]
+        assert left() == []
+
+
+def test_a_finished_loop_in_a_block_keeps_one_file_open(folder):
+    """There may be thousands of them."""
+
+    def number_of_next_file():
+        file = os.open(os.devnull, os.O_RDONLY)
+        os.close(file)
+        return file
+
+    before = number_of_next_file()
+    with multi_count():
+        for k in range(10):
+            assert list(simple_counter(f"run{k}", range(2))) == [0, 1]
+        assert number_of_next_file() <= before + 10
 
 
 # One moment for all of them.

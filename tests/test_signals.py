@@ -363,3 +363,24 @@ def test_a_ctrl_c_while_an_inner_block_is_entered_leaves_the_outer_one_its_handl
         with pytest.raises(KeyboardInterrupt):
             enable_counter("inner").__enter__()
         assert handlers() == inside != [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+
+
+def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
+    """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
+    before = handlers()
+    with enable_counter("run") as counter:
+        found = [signal.signal(number, lambda *arguments: None) for number in STOPS]
+        for _ in counter(range(2)):
+            pass
+    for number, handler in zip(STOPS, found, strict=True):
+        signal.signal(number, handler)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            with enable_counter("run") as counter:
+                for _ in counter(range(2)):
+                    me(signal.SIGTERM)
+        assert stop.value.code == 143
+        assert handlers() == before == [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    finally:
+        for number, handler in zip(STOPS, before, strict=True):
+            signal.signal(number, handler)

@@ -1097,3 +1097,15 @@ def test_a_forked_child_goes_on_without_writing(folder, run_child):
 
     assert run_child(job).told == ["child", "parent"]
     assert list(simple_counter("run", range(6))) == [2, 3, 4, 5]
+
+
+def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder):
+    """With it went all that was to be removed."""
+    os.mkdir("gone")
+    seen = []
+    for i in simple_counter("gone/run", range(3)):
+        seen.append(i)
+        if i == 2:
+            os.unlink("gone/run")
+            os.rmdir("gone")
+    assert seen == [0, 1, 2]
