@@ -91,11 +91,7 @@ class Storage:
         self.header = blank("", {})
         self.age = 0.0  # seconds since the last save, when it was read
         self._slots = (0, 0)  # where the next record goes, and the one that is flushed
-        try:
-            self.acquire()
-        except BaseException:  # a signal that came meanwhile
-            self.release()
-            raise
+        self.acquire()
 
     # From the start to the end.
 

@@ -1338,10 +1338,11 @@ def test_a_ctrl_c_during_a_start_leaves_nothing(folder, left, monkeypatch, momen
 
         return call
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stop:
         for name in calls:
             patch.setattr(os, name, stopping(name))
         enable_counter("run")
         raise AssertionError("no stop came")
     assert left() == [] and not _storage._opened
+    assert stop.traceback  # which a notebook keeps, and with it the counter
     assert list(simple_counter("run", range(2))) == [0, 1]
