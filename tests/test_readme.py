@@ -257,3 +257,37 @@ def test_the_progress_file_is_one_that_the_package_writes(name, tmp_path):
     ours, theirs = (_progress.decode(text, str(terminal.folder)) for text in (as_written(shown), data))
     assert (ours.position, ours.use, ours.slots) == (theirs.position, theirs.use, theirs.slots), now
     assert ours.position == 3
+
+
+# The speed.
+
+
+def speed_rows(name):
+    """Return the cells of the speed table, the words of the language left out."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    table = text.partition("<!-- speed:begin")[2].partition("<!-- speed:end")[0]
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+
+
+def test_the_speed_tables_show_rows_of_the_benchmark_in_both_languages():
+    """The same figures, each of a row that the benchmark prints."""
+    english, japanese = map(speed_rows, LANGUAGES)
+    figures = [[re.findall(r"\d[\d.,]*(?: (?:ns|µs|ms|s))?", cell) for cell in row[1:]] for row in english]
+    assert figures == [[re.findall(r"\d[\d.,]*(?: (?:ns|µs|ms|s))?", cell) for cell in row[1:]] for row in japanese]
+    benchmark = (ROOT / "tests" / "benchmarks" / "speed.py").read_text(encoding="utf-8")
+    assert len(english) >= 6
+    for row in english:
+        assert re.sub(r"\d+ MB", "{megabytes} MB", row[0]) in benchmark, row
+        assert all(row), row
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_picture_shows_the_figure_of_the_table(name):
+    """Both are of one run of the benchmark."""
+    assert "](tests/benchmarks/speed.svg)" in re.sub(
+        r"<!--.*?-->", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    picture = (ROOT / "tests" / "benchmarks" / "speed.svg").read_text(encoding="utf-8")
+    ours = next(row for row in speed_rows("README.md") if row[0] == "saving the position after every item")
+    assert f">{ours[1]}</text>" in picture
+    assert all(f">{other}</text>" in picture for other in ("py_restart", "loopz", "open, write, close"))
