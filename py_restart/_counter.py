@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
 
 from . import _scope, _signals
 from ._errors import RestartError, describe, note
@@ -26,7 +25,11 @@ from ._storage import Storage, opened, require_folder
 
 __all__ = ["CounterClosier", "enable_counter", "simple_counter"]
 
-T = TypeVar("T")
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 _COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
 _NOTICEABLE = 0.05  # seconds of saving below which nobody minds
 

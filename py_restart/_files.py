@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from ._progress import Stamp
 
@@ -16,6 +15,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)

@@ -13,37 +13,41 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import compress, islice, repeat
 from operator import length_hint
 from types import CodeType, FrameType, GeneratorType, TracebackType
-from typing import Any, Protocol, TypeVar, cast
 
 from . import _scope
 from ._errors import RestartError
 
-__all__ = ["Counter", "Loop", "length_of", "rest_of"]
+__all__ = ["Loop", "length_of", "rest_of"]
 
-T = TypeVar("T")
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    class Counter(Protocol):
+        """What a loop asks of its counter."""
+
+        _start: int  # the position at which the loop begins
+        _name: str
+        _is_finished: bool  # nothing is left to run
+
+        @property
+        def _is_superseded(self) -> bool:
+            """Whether a newer counter has taken over its place."""
+
+        def _begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
+            """Check that all is as it was; return what saves at a boundary, or None where nothing does."""
+
+        def _end(self) -> None:
+            """Do what is to be done when the source is exhausted."""
+
+        def _leave(self) -> None:
+            """Do what is to be done when the loop is left, in whatever way."""
+
+
 _END = object()
 CO_GENERATOR = 0x20  # as in `inspect`, which takes longer to import than all of this
-
-
-class Counter(Protocol):
-    """What a loop asks of its counter."""
-
-    _start: int  # the position at which the loop begins
-    _name: str
-    _is_finished: bool  # nothing is left to run
-
-    @property
-    def _is_superseded(self) -> bool:
-        """Whether a newer counter has taken over its place."""
-
-    def _begin(self, loop: Loop[Any]) -> Callable[[int], object] | None:
-        """Check that all is as it was; return what saves at a boundary, or None where nothing does."""
-
-    def _end(self) -> None:
-        """Do what is to be done when the source is exhausted."""
-
-    def _leave(self) -> None:
-        """Do what is to be done when the loop is left, in whatever way."""
 
 
 def _throw(items: _Items | _Part, kind: Any, value: Any = None, trace: TracebackType | None = None) -> None:
@@ -66,7 +70,7 @@ class _Part(islice):  # type: ignore[type-arg]
     throw = _throw
 
 
-class Loop(Generator[T, None, None]):
+class Loop(Generator["T", None, None]):
     """The items of an iterable from the saved position on: what a `for` iterates.
 
     `len()` is the length of the whole iterable, where it has one.
@@ -152,7 +156,7 @@ class Loop(Generator[T, None, None]):
     def _new_driver(self) -> GeneratorType[T, None, None]:
         if self._owner is not None or self._live_driver() is not None:
             raise RestartError(self._was_left())
-        driver = cast("GeneratorType[T, None, None]", self._drive())
+        driver: GeneratorType[T, None, None] = self._drive()  # type: ignore[assignment]
         self._driver = weakref.ref(driver)
         return driver
 
@@ -244,10 +248,10 @@ def rest_of(source: Iterable[T] | Callable[[int], Iterable[T]], counter: Counter
     if counter._is_finished:
         return iter(())
     if isinstance(source, range):
-        return iter(cast("Iterable[T]", source[start:]))
+        return iter(source[start:])  # type: ignore[arg-type]
     if not hasattr(type(source), "__iter__") and callable(source):
         return iter(source(start))
-    items = iter(cast("Iterable[T]", source))
+    items = iter(source)  # type: ignore[arg-type]
     if start and next(islice(items, start - 1, None), _END) is _END:
         raise RestartError(
             f"{counter._name}: saved at position {start}, but the iterable ends before; "

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 from binascii import crc32
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 __all__ = [
     "RECORD_SIZE",
@@ -36,6 +35,10 @@ __all__ = [
     "relative",
 ]
 
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any
+
 RECORD_SIZE = 128
 _VERSION = 1
 _START = b'{"format": "py_restart", "version": '
@@ -47,7 +50,7 @@ _STAMP = ("size", "digest")
 Stamp = tuple[int, str]  # what tells one saved file or folder from every other: size in bytes, digest of the contents
 
 
-class Header(NamedTuple):
+class Header:
     """All that a progress file says beside the position. Paths are absolute here, relative to its folder on disk."""
 
     id: str  # one name for all saves of this file, part of the names of what it stages
@@ -55,16 +58,24 @@ class Header(NamedTuple):
     loop: dict[str, Any]  # what the counter says of itself: length, finished, around, inside
     files: dict[str, Stamp | None]  # what is saved; None where a name is taken but nothing was saved there yet
     before: dict[str, Stamp]  # what the save before left, to be replaced by `files`, or else removed
-    inner_files: tuple[str, ...] = ()  # progress files of loops that ran inside this one, to go when it moves on
-    over: bool = False  # the work is done, and everything is being removed
-    written: str = ""
-    process: int = 0
-    host: str = ""
+    inner_files: tuple[str, ...]  # progress files of loops that ran inside this one, to go when it moves on
+    over: bool  # the work is done, and everything is being removed
+    written: str
+    process: int
+    host: str
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    def but(self, **changes: Any) -> Header:
+        """Return a header that differs in these fields."""
+        return Header(**{**vars(self), **changes})
 
 
 def blank(identity: str, loop: dict[str, Any]) -> Header:
     """Return the header of a progress file that holds no save."""
-    return Header(identity, 0, loop, {}, {})
+    who = {"written": "", "process": 0, "host": ""}
+    return Header(id=identity, save=0, loop=loop, files={}, before={}, inner_files=(), over=False, **who)
 
 
 def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
@@ -88,7 +99,7 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[
     import json  # here and not above: it would double the time that importing this library takes
 
     told_first = {"written": header.written, "process": header.process, "host": header.host, **header.loop}
-    fields = {"version": _VERSION, **told_first, **header._asdict()}
+    fields = {"version": _VERSION, **told_first, **vars(header)}
     del fields["loop"]
     for table in ("files", "before"):
         fields[table] = {
@@ -169,7 +180,7 @@ def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
 
 def _header(fields: dict[str, Any], folder: str) -> Header:
     """Build the header from its JSON object, the check sum of which has been verified."""
-    known = {name: fields.pop(name) for name in Header._fields if name != "loop"}
+    known = {name: fields.pop(name) for name in vars(blank("", {})) if name != "loop"}
     for table in ("files", "before"):
         known[table] = {
             absolute(path, folder): stamp and (stamp["size"], stamp["digest"]) for path, stamp in known[table].items()

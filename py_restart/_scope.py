@@ -8,11 +8,13 @@ import threading
 import weakref
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from ._errors import RestartError
 
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._counter import CounterClosier
     from ._loop import Loop
 

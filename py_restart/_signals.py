@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, TypeVar
 
 __all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
@@ -28,7 +27,11 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
 
-F = TypeVar("F", bound=Any)
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Any)
 
 
 def shielded(function: F) -> F:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from ._files import DigestingFile
 from ._progress import Stamp
 
 __all__ = ["Functions", "Object"]
+
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Object:

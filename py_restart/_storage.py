@@ -27,7 +27,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from stat import S_ISREG
-from typing import Any
 
 from . import _files
 from ._errors import RestartError, describe
@@ -35,6 +34,10 @@ from ._progress import RECORD_SIZE, Header, Stamp, absolute, blank, decode, enco
 from ._signals import held
 
 __all__ = ["Storage", "opened", "require_folder"]
+
+TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 START_SECONDS = 2.0  # how long another process may take to make the progress file, which tells who it is
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
@@ -229,10 +232,10 @@ class Storage:
                 for path in writers:
                     self.check(path)
                 if writers.keys() - old.keys():
-                    self._publish(self.position, self.header._replace(files={**dict.fromkeys(writers), **old}))
+                    self._publish(self.position, self.header.but(files={**dict.fromkeys(writers), **old}))
                     old = self.header.files
                 files = {path: old[path] for path in kept}
-                self._stage_and_publish(position, writers, self.header._replace(loop=self.loop, files=files), old)
+                self._stage_and_publish(position, writers, self.header.but(loop=self.loop, files=files), old)
                 self._settle()
             except OSError as error:
                 raise self._failed(error) from error
@@ -244,7 +247,7 @@ class Storage:
                 self.pause()
                 if path not in self.header.inner_files:
                     try:
-                        header = self.header._replace(
+                        header = self.header.but(
                             inner_files=(
                                 *(
                                     inner
@@ -306,7 +309,7 @@ class Storage:
             self._discard(lock)
             return False
         header = blank(os.urandom(4).hex(), {**self.loop, "finished": False})
-        self._put_in_place(lock, header._replace(inner_files=self.header.inner_files), 0, is_flushed=False)
+        self._put_in_place(lock, header.but(inner_files=self.header.inner_files), 0, is_flushed=False)
         return True
 
     def _resume(self) -> bool:
@@ -396,7 +399,7 @@ class Storage:
         for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
             _remove_inner(path, self)
         if self.header.files:
-            self._publish(self.position, self.header._replace(files={}), self.header.files, over=True)
+            self._publish(self.position, self.header.but(files={}), self.header.files, over=True)
             self._settle()
         self._flush_folders()
         self._unlink()
@@ -408,7 +411,7 @@ class Storage:
         """Delete the progress file. The names of loops inside stay known: the loop may go on and save again."""
         if self._is_here():
             os.unlink(self.path)
-        self.position, self.header = 0, blank("", {})._replace(inner_files=self.header.inner_files)
+        self.position, self.header = 0, blank("", {}).but(inner_files=self.header.inner_files)
 
     def _close(self) -> None:
         self.pause()
@@ -453,7 +456,7 @@ class Storage:
                 if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
                     self.write(position)
                 else:
-                    self._publish(position, self.header._replace(loop=self.loop))
+                    self._publish(position, self.header.but(loop=self.loop))
                     self._open_writer()
             except OSError as error:
                 raise self._failed(error) from error
@@ -485,7 +488,7 @@ class Storage:
         number = self.header.save + 1
         try:
             files = header.files | {path: self._stage(path, number, write) for path, write in writers.items()}
-            self._publish(position, header._replace(files=files), old)
+            self._publish(position, header.but(files=files), old)
         except BaseException:
             if self.header.save < number:
                 for path in writers:
@@ -523,14 +526,14 @@ class Storage:
             # Another process has started, and is about to see that it came too late.
             if time.monotonic() > self._give_up:
                 raise RestartError(f"{self.name}: another process starts with it; stop one of the two")
-        header = header._replace(save=self.header.save + 1, before=former, over=over)
+        header = header.but(save=self.header.save + 1, before=former, over=over)
         self._put_in_place(lock, header, position, is_flushed=True)
         self._settled = not (header.files or former)
         _files.flush_folder(self.folder)
 
     def _put_in_place(self, lock: int, header: Header, position: int, is_flushed: bool) -> None:
         """Write a whole progress file to the staged one behind `lock`, move it to its place, and use it from now on."""
-        header = header._replace(written=_files.now(), process=os.getpid(), host=_files.host_name())
+        header = header.but(written=_files.now(), process=os.getpid(), host=_files.host_name())
         try:
             data, record = encode(header, position, self.folder)
             _write_over(lock, data)
