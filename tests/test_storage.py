@@ -465,6 +465,22 @@ def test_a_large_object_is_digested_as_it_was_written(folder):
     assert file.stamp == _files.stamp_of("large") and file.stamp[0] == 9 << 20
 
 
+def test_writing_waits_where_digesting_falls_behind(folder, monkeypatch):
+    """Or all that is written would be in memory once more."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        monkeypatch.setattr(_files, "_AHEAD", 32)
+
+    with _files.DigestingFile("large") as file:
+        file.write(bytes(2 << 20))
+        monkeypatch.setattr(_files, "_AHEAD", -1)
+        monkeypatch.setattr(_files.time, "sleep", sleep)
+        file.write(bytes(2 << 20))
+    assert slept and file.stamp == _files.stamp_of("large")
+
+
 def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypatch):
     """At the end of the interpreter."""
 
