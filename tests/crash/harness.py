@@ -1,9 +1,9 @@
 """Run jobs in child processes that die, or fail, at a chosen file operation.
 
 A job is a function that takes a ``Run``. Each run of it is a fork of this process: a few milliseconds, and SIGKILL
-can end it at any instruction without harm to anybody else. What the job has done is told through a pipe, message by
-message, so that nothing which was told before a kill is lost, and so that neither a full disk nor a file size limit
-can stop it.
+can end it at any instruction without harm to anybody else. What the job has done is told through shared memory,
+message by message, so that nothing which was told before a kill is lost, and so that neither a full disk nor a file
+size limit can stop it.
 
 Every call by which Python code changes files is replaced in the child, so that an ``Injector`` sees each one and may
 kill the process before or after it, or let it fail. A kill takes nothing away from the kernel's page cache; so
@@ -17,11 +17,12 @@ import builtins
 import errno
 import fcntl
 import gc
-import hashlib
 import io
 import json
+import mmap
 import os
 import pickle
+import queue
 import select
 import shutil
 import signal
@@ -30,6 +31,7 @@ import threading
 import time
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +41,11 @@ from typing import Any
 import py_restart
 
 # Imported here, once, rather than in each of thousands of children.
-WARM = (json, hashlib)
+WARM = (json, pickle, queue, zlib)
 
 TIME_LIMIT = 30.0  # seconds that a child may take before it is killed and the test fails
+ROOM = 64 << 20  # bytes for what one child tells; the system gives only what is used
+END = b"."  # of a message
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -107,7 +111,8 @@ class Child:
     """A running fork that runs ``function(tell)``."""
 
     def __init__(self, function: Callable[[Callable[..., None]], tuple[str, str, str]]) -> None:
-        reading, writing = os.pipe()
+        self._told = mmap.mmap(-1, ROOM)
+        reading, writing = os.pipe()  # its end is that of the child
         # A signal that comes too early waits until the child has its own handlers.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with warnings.catch_warnings():
@@ -116,7 +121,7 @@ class Child:
             gc.freeze()
             self.pid = os.fork()
         if self.pid == 0:
-            _live(function, writing, reading, mask)
+            _live(function, self._told, reading, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writing)
         self._pipe = reading
@@ -130,29 +135,26 @@ class Child:
 
     def wait(self, limit: float = TIME_LIMIT) -> Outcome:
         """Collect what it tells until it ends."""
-        outcome, data, end = Outcome(), bytearray(), time.monotonic() + limit
-        while select.select([self._pipe], [], [], max(0.0, end - time.monotonic()))[0]:
-            chunk = os.read(self._pipe, 1 << 20)
-            if not chunk:
-                break
-            data += chunk
-            _messages(data, outcome)
-        else:
+        outcome = Outcome()
+        is_late = not select.select([self._pipe], [], [], limit)[0]
+        if is_late:
             os.kill(self.pid, signal.SIGKILL)
-            outcome.end, outcome.error = "error", f"no end after {limit} seconds; told {outcome}"
         os.close(self._pipe)
         outcome.status = os.waitpid(self.pid, 0)[1]
+        while size := int.from_bytes(self._told.read(4), "big"):
+            message, end = self._told.read(size), self._told.read(1)
+            if end != END:
+                break  # killed while it told that
+            outcome.take(*pickle.loads(message))
+        self._told.close()
+        if is_late:
+            outcome.end, outcome.error = "error", f"no end after {limit} seconds; told {outcome}"
         return outcome
 
 
-def _messages(data: bytearray, outcome: Outcome) -> None:
-    """Take the whole messages off the front of ``data``."""
-    while len(data) >= 4 and len(data) >= (size := 4 + int.from_bytes(data[:4], "big")):
-        outcome.take(*pickle.loads(bytes(data[4:size])))
-        del data[:size]
-
-
-def _live(function: Callable[[Callable[..., None]], tuple[str, str, str]], pipe: int, other: int, mask: Any) -> None:
+def _live(
+    function: Callable[[Callable[..., None]], tuple[str, str, str]], told: mmap.mmap, other: int, mask: Any
+) -> None:
     """The whole life of a child."""
     write = os.write
     try:
@@ -162,9 +164,7 @@ def _live(function: Callable[[Callable[..., None]], tuple[str, str, str]], pipe:
 
         def tell(kind: str, what: Any = None) -> None:
             data = pickle.dumps((kind, what))
-            data = len(data).to_bytes(4, "big") + data
-            while data:
-                data = data[write(pipe, data) :]
+            told.write(len(data).to_bytes(4, "big") + data + END)  # in one step: threads and signal handlers tell, too
 
         sys.unraisablehook = lambda what: tell("unraisable", f"{what.exc_value!r} in {what.object!r}")
         sys.stdout = sys.stderr = io.StringIO()
