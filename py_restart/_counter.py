@@ -19,7 +19,6 @@ from types import TracebackType
 from . import _scope, _signals
 from ._errors import RestartError, describe, note
 from ._loop import Loop, length_of
-from ._progress import relative
 from ._state import Functions, Object
 from ._storage import Storage, opened, require_folder
 
@@ -56,9 +55,8 @@ class CounterClosier:
         self._each_save = bool(each_save)
         self._loop: Loop[Any] | None = None
         self._states: list[Object | Functions] = []
+        self._saved: dict[str, Any] | None = None  # what was saved of this one when it was made
         self._inside: list[CounterClosier] = []  # the counters made inside the item that was running then
-        self._pending: list[dict[str, Any]] = []  # what is saved of such counters, and not taken up yet
-        self._saved: dict[str, Any] | None = None  # what is saved of this one
         self._around: list[tuple[CounterClosier, int]] = []  # the counters around, and where each one was
         self._storage: Storage | None = None
         self._path = path
@@ -246,19 +244,13 @@ class CounterClosier:
         if self._storage is None:
             return
         self._require_own_thread()
-        record = self._saved
-        for counter in self._tree():
-            counter._saved, counter._pending = None, []
-        if self._loop is None or self._loop._owner is None:
-            self._start, self._is_finished = 0, False
+        self._forget()
         if self._host is self:
             self._storage.remove()
             if self._loop is None or self._loop._is_running:
                 self._storage.acquire()  # the lock, and what names the files of loops inside
         else:
-            parent, is_taken_up = self._around[-1][0], self._is_taken_up
-            parent._pending = [pending for pending in parent._pending if pending is not record]
-            self._is_taken_up = False
+            is_taken_up, self._is_taken_up = self._is_taken_up, False
             try:
                 if self._storage.is_saved:
                     self._save()
@@ -300,9 +292,9 @@ class CounterClosier:
 
     # What the loop asks for, and the block.
 
-    def _places_around(self) -> list[tuple[str, int]]:
+    def _places_around(self) -> list[list[Any]]:
         """Return the path and position of each loop around it, as they were when it was made."""
-        return [(counter._path, position) for counter, position in self._around]
+        return [[counter._path, position] for counter, position in self._around]
 
     @property
     def _is_superseded(self) -> bool:
@@ -377,7 +369,6 @@ class CounterClosier:
             self._open_own(path)
         if self._saved is not None:
             self._start, self._is_finished = self._saved["position"], self._saved["finished"]
-            self._pending = self._saved["inside"]
 
     def _open_own(self, path: str) -> None:
         self._block = _scope.config.parent
@@ -385,12 +376,8 @@ class CounterClosier:
             self._block.enter(self)
         if self._around:
             _storage_of(self._around[-1][0]).claim(path)
-        folder = os.path.dirname(path)
-        around = [[relative(place, folder), position] for place, position in self._places_around()]
-        self._storage = storage = Storage(
-            path, self._name, {"finished": False, "length": None, "around": around, "registered": [], "inside": []}
-        )
-        known = {storage.absolute(where): at for where, at in storage.header.loop.get("around", [])}
+        self._storage = storage = Storage(path, self._name, self._describe())
+        known = dict(storage.header.loop["around"])
         if any(known.get(counter._path, position) != position for counter, position in self._around):
             storage.remove()  # out of date: a loop around is at another item now
             storage.acquire()
@@ -415,8 +402,7 @@ class CounterClosier:
                 f"{self._name}: used for two loops in one item of {parent._name}; give each loop a path of its own"
             )
         self._joined, self._storage = host, storage
-        parent._pending = parent._current_pending()
-        self._saved = next((record for record in parent._pending if storage.absolute(record["path"]) == path), None)
+        self._saved = next((record for record in parent._left_inside() if record["path"] == path), None)
         parent._inside = [*parent._current_inside(), self]
 
     # Checks.
@@ -470,15 +456,12 @@ class CounterClosier:
         """Stand for what was saved from now on; until then, that stays in the moment as it is."""
         self._require_registered()
         self._is_taken_up = True
-        if self._host is not self:
-            parent = self._around[-1][0]
-            parent._pending = [record for record in parent._pending if record is not self._saved]
 
     def _require_registered(self) -> None:
         """Raise where what is registered is not what was saved."""
         if self._saved is None:
             return
-        saved = {_storage_of(self).absolute(path) for path in self._saved["registered"]}
+        saved = set(self._saved["registered"])
         registered = {state.path for state in self._states}
         for path in sorted(saved - registered):
             raise RestartError(f"{self._name}: saved with {path}, which is not registered; register it, or {_AFRESH}")
@@ -514,7 +497,7 @@ class CounterClosier:
         if self._loop is not None and self._loop._owner is not None:
             raise RestartError(f"{self._name}: its loop has begun; register before the loop")
         used = {state.path for state in self._states}
-        saved = {storage.absolute(path) for path in self._saved["registered"]} if self._saved else set()
+        saved = self._saved["registered"] if self._saved else ()
         for state in states:
             if state.path in used:
                 raise RestartError(f"{state.path}: registered twice; give each object and function a path of its own")
@@ -549,9 +532,8 @@ class CounterClosier:
         host, storage = self._host, _storage_of(self)
         storage.loop = host._describe()
         writers = {state.path: state.save for counter in host._tree() for state in counter._states}
-        kept = {storage.absolute(path) for path in host._kept()}
         if writers or storage.header.files:
-            storage.commit(host.position, writers, kept - writers.keys())
+            storage.commit(host.position, writers, set(host._kept()) - writers.keys())
         else:
             if storage.loop != storage.header.loop:
                 storage.pause()  # or it would write a record alone
@@ -613,39 +595,49 @@ class CounterClosier:
     def _current_inside(self) -> list[CounterClosier]:
         return [counter for counter in self._inside if counter._around[-1][1] == self.position]
 
-    def _taken_up_inside(self) -> list[CounterClosier]:
-        return [counter for counter in self._current_inside() if counter._is_taken_up]
-
-    def _current_pending(self) -> list[dict[str, Any]]:
-        return self._pending if self.position == self._start else []
+    def _left_inside(self) -> list[dict[str, Any]]:
+        """What is saved of loops inside its current item, and was neither taken up nor forgotten since."""
+        if self._saved is None or self.position != self._start:
+            return []
+        gone = {counter._path for counter in self._current_inside() if counter._is_taken_up or counter._saved is None}
+        return [record for record in self._saved["inside"] if record["path"] not in gone]
 
     def _tree(self) -> Iterator[CounterClosier]:
         yield self
-        for counter in self._taken_up_inside():
-            yield from counter._tree()
+        for counter in self._current_inside():
+            if counter._is_taken_up:
+                yield from counter._tree()
 
     def _kept(self) -> Iterator[str]:
         """The paths of what is saved of loops that have not been taken up yet."""
         for counter in self._tree():
-            records = list(counter._current_pending())
+            records = counter._left_inside()
             for record in records:
                 yield from record["registered"]
                 records += record["inside"]
 
+    def _forget(self) -> None:
+        """Have nothing saved, of the loops inside the current item neither."""
+        self._saved = None
+        if self._loop is None or self._loop._owner is None:
+            self._start, self._is_finished = 0, False
+        for counter in self._current_inside():
+            counter._forget()
+
     def _describe(self) -> dict[str, Any]:
         """What a progress file says of this loop, beside its position."""
-        storage = _storage_of(self)
+        inside = [counter._record() for counter in self._current_inside() if counter._is_taken_up]
         return {
             "finished": self._is_finished,
             "length": length_of(self._loop) if self._loop else (self._saved or {}).get("length"),
-            "around": [[storage.relative(counter._path), position] for counter, position in self._around],
-            "registered": [storage.relative(state.path) for state in self._states],
-            "inside": [counter._record() for counter in self._taken_up_inside()] + self._current_pending(),
+            "around": self._places_around(),
+            "registered": [state.path for state in self._states],
+            "inside": inside + self._left_inside(),
         }
 
     def _record(self) -> dict[str, Any]:
         """What the progress file of the host says of this loop."""
-        return {"path": _storage_of(self).relative(self._path), "position": self.position, **self._describe()}
+        return {"path": self._path, "position": self.position, **self._describe()}
 
     # What it says.
 

@@ -211,7 +211,7 @@ def _digested(parts: Iterable[bytes]) -> Stamp:
     size, first, second = 0, 0, 1
     for part in parts:
         size, first, second = size + len(part), crc32(part, first), adler32(part, second)
-    return size, f"{first:08x}{second:08x}"
+    return {"size": size, "digest": f"{first:08x}{second:08x}"}
 
 
 def _contents(path: str) -> Iterator[bytes]:

@@ -44,10 +44,9 @@ _VERSION = 1
 _START = b'{"format": "py_restart", "version": '
 _CHECK = b', "check": "%08x"}\n'
 _VERSION_KEY = b'{"version": '
-_STAMP = ("size", "digest")
 
 
-Stamp = tuple[int, str]  # what tells one saved file or folder from every other: size in bytes, digest of the contents
+Stamp = dict[str, "int | str"]  # what tells one saved file or folder from every other: its size in bytes and its digest
 
 
 class Header:
@@ -55,10 +54,10 @@ class Header:
 
     id: str  # one name for all saves of this file, part of the names of what it stages
     save: int  # the number of this commit, likewise
-    loop: dict[str, Any]  # what the counter says of itself: length, finished, around, inside
+    loop: dict[str, Any]  # what the counter says of itself: length, finished, around, registered, inside
     files: dict[str, Stamp | None]  # what is saved; None where a name is taken but nothing was saved there yet
     before: dict[str, Stamp]  # what the save before left, to be replaced by `files`, or else removed
-    inner_files: tuple[str, ...]  # progress files of loops that ran inside this one, to go when it moves on
+    inner_files: list[str]  # progress files of loops that ran inside this one, to go when it moves on
     over: bool  # the work is done, and everything is being removed
     written: str
     process: int
@@ -75,7 +74,7 @@ class Header:
 def blank(identity: str, loop: dict[str, Any]) -> Header:
     """Return the header of a progress file that holds no save."""
     who = {"written": "", "process": 0, "host": ""}
-    return Header(id=identity, save=0, loop=loop, files={}, before={}, inner_files=(), over=False, **who)
+    return Header(id=identity, save=0, loop=loop, files={}, before={}, inner_files=[], over=False, **who)
 
 
 def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
@@ -101,12 +100,7 @@ def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[
     told_first = {"written": header.written, "process": header.process, "host": header.host, **header.loop}
     fields = {"version": _VERSION, **told_first, **vars(header)}
     del fields["loop"]
-    for table in ("files", "before"):
-        fields[table] = {
-            relative(path, folder): stamp and dict(zip(_STAMP, stamp, strict=True))
-            for path, stamp in fields[table].items()
-        }
-    fields["inner_files"] = [relative(path, folder) for path in header.inner_files]
+    fields = _renamed(fields, lambda path: relative(path, folder))
     text = _START + json.dumps(fields).encode()[len(_VERSION_KEY) : -1]
     text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
     line = text + _CHECK % crc32(text)
@@ -180,14 +174,31 @@ def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
 
 def _header(fields: dict[str, Any], folder: str) -> Header:
     """Build the header from its JSON object, the check sum of which has been verified."""
+    fields = _renamed(fields, lambda path: absolute(path, folder))
     known = {name: fields.pop(name) for name in vars(blank("", {})) if name != "loop"}
-    for table in ("files", "before"):
-        known[table] = {
-            absolute(path, folder): stamp and (stamp["size"], stamp["digest"]) for path, stamp in known[table].items()
-        }
-    known["inner_files"] = tuple(absolute(path, folder) for path in known["inner_files"])
     loop = {name: fields[name] for name in fields.keys() - {"format", "version", "check"}}
     return Header(loop=loop, **known)
+
+
+def _renamed(fields: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """Return what the header says, or one of the loops inside, with another name for every path in it."""
+
+    def all_of(paths: list[str]) -> list[str]:
+        return [rename(path) for path in paths]
+
+    def keys_of(table: dict[str, Stamp | None]) -> dict[str, Stamp | None]:
+        return {rename(path): stamp for path, stamp in table.items()}
+
+    convert: dict[str, Callable[[Any], Any]] = {
+        "path": rename,
+        "around": lambda places: [[rename(path), position] for path, position in places],
+        "registered": all_of,
+        "inside": lambda loops: [_renamed(loop, rename) for loop in loops],
+        "inner_files": all_of,
+        "files": keys_of,
+        "before": keys_of,
+    }
+    return {name: convert[name](value) if name in convert else value for name, value in fields.items()}
 
 
 def relative(path: str, folder: str) -> str:

@@ -30,7 +30,7 @@ from stat import S_ISREG
 
 from . import _files
 from ._errors import RestartError, describe
-from ._progress import RECORD_SIZE, Header, Stamp, absolute, blank, decode, encode, recorder, relative
+from ._progress import RECORD_SIZE, Header, Stamp, blank, decode, encode, recorder
 from ._signals import held
 
 __all__ = ["Storage", "opened", "require_folder"]
@@ -212,12 +212,15 @@ class Storage:
         if writer is not None:
             os.close(writer)
 
-    def commit(self, position: int, writers: Mapping[str, Callable[[str], object]], kept: Iterable[str] = ()) -> None:
+    def commit(
+        self, position: int, writers: Mapping[str, Callable[[str], Stamp | None]], kept: Iterable[str] = ()
+    ) -> None:
         """Save the position and everything else as one moment.
 
         Args:
             position: The index of the next item.
-            writers: For each path what writes the contents; called with the path to write to.
+            writers: For each path what writes the contents; called with the path to write to. It returns the stamp of
+                what it has flushed, or None.
             kept: Paths that were saved before and stay as they are. All others go.
 
         Raises:
@@ -247,17 +250,12 @@ class Storage:
                 self.pause()
                 if path not in self.header.inner_files:
                     try:
-                        header = self.header.but(
-                            inner_files=(
-                                *(
-                                    inner
-                                    for inner in self.header.inner_files
-                                    if os.path.lexists(inner) or os.path.lexists(_staged_of(inner))
-                                ),
-                                path,
-                            )
-                        )
-                        self._publish(self.position, header)
+                        there = [
+                            inner
+                            for inner in self.header.inner_files
+                            if os.path.lexists(inner) or os.path.lexists(_staged_of(inner))
+                        ]
+                        self._publish(self.position, self.header.but(inner_files=[*there, path]))
                     except OSError as error:
                         raise self._failed(error) from error
 
@@ -286,14 +284,6 @@ class Storage:
         else:
             self._seen[path] = _files.look(path)
         return stamp is not None
-
-    def relative(self, path: str) -> str:
-        """Name `path` as the progress file does."""
-        return relative(path, self.folder)
-
-    def absolute(self, path: str) -> str:
-        """Undo `relative`."""
-        return absolute(path, self.folder)
 
     # The start.
 
@@ -481,7 +471,7 @@ class Storage:
     def _stage_and_publish(
         self,
         position: int,
-        writers: Mapping[str, Callable[[str], object]],
+        writers: Mapping[str, Callable[[str], Stamp | None]],
         header: Header,
         old: Mapping[str, Stamp | None],
     ) -> None:
@@ -495,7 +485,7 @@ class Storage:
                     _files.clear(self._workplace(path, number))
             raise
 
-    def _stage(self, path: str, number: int, write: Callable[[str], object]) -> Stamp:
+    def _stage(self, path: str, number: int, write: Callable[[str], Stamp | None]) -> Stamp:
         """Write new contents beside their final path, and bring them to the device."""
         place, base = self._workplace(path, number), os.path.basename(path)
         os.mkdir(place)
@@ -507,7 +497,7 @@ class Storage:
         if found != [base]:
             wrote = " and ".join(sorted(found)) or "nothing at all"
             raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
-        if not isinstance(stamp, tuple):
+        if stamp is None:
             _files.flush(os.path.join(place, base))
             stamp = _files.stamp_of(os.path.join(place, base))
         _files.flush_folder(place)
@@ -664,7 +654,7 @@ def _remove_inner(path: str, outer: Storage, position: int | None = None) -> Non
             inner = Storage(path, path)
         except RestartError:  # somebody else's by now
             return
-    around = {inner.absolute(where): at for where, at in (inner.loop or inner.header.loop).get("around", ())}
+    around = dict((inner.loop or inner.header.loop).get("around", ()))
     if outer.path in around and around[outer.path] != position:
         inner.remove()
     elif not known:

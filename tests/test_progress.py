@@ -11,16 +11,32 @@ import pytest
 from py_restart._progress import RECORD_SIZE, absolute, blank, decode, encode, recorder, relative
 
 FOLDER = os.path.join(os.path.abspath(os.sep), "jobs")
-LOOP = {"finished": False, "length": 10, "around": [["outer.tmp", 3]], "registered": ["sum.pickle"], "inside": []}
+
+
+def inside(*names):
+    """Return the absolute path of something in the folder."""
+    return os.path.join(FOLDER, *names)
+
+
+def described(outer, registered, *loops):
+    """Return what a header says of a loop."""
+    return {"finished": False, "length": 9, "around": [[outer, 3]], "registered": [registered], "inside": [*loops]}
+
+
+INNER = {"path": inside("in.tmp"), "position": 2, **described(inside("run.tmp"), inside("deep", "model"))}
+LOOP = described(os.path.join(os.path.dirname(FOLDER), "outer.tmp"), inside("sum.pickle"), INNER)
 
 
 def made(position=7, **fields):
     """Return a header, its bytes, and what makes further records."""
     header = blank("5f0c4a11", LOOP).but(
         save=3,
-        files={os.path.join(FOLDER, "sum.pickle"): (12, "ab" * 16), os.path.join(FOLDER, "new"): None},
-        before={os.path.join(FOLDER, "sum.pickle"): (11, "cd" * 16)},
-        inner_files=(os.path.join(FOLDER, "deep", "inner.tmp"),),
+        files={
+            os.path.join(FOLDER, "sum.pickle"): {"size": 12, "digest": "ab" * 16},
+            os.path.join(FOLDER, "new"): None,
+        },
+        before={os.path.join(FOLDER, "sum.pickle"): {"size": 11, "digest": "cd" * 16}},
+        inner_files=[os.path.join(FOLDER, "deep", "inner.tmp")],
         written="2026-01-02T03:04:05Z",
         process=4242,
         host="colab",
@@ -49,7 +65,7 @@ def test_the_first_line_is_one_json_object():
     _, data, _ = made()
     line = json.loads(data.splitlines()[0])
     assert (line["format"], line["version"]) == ("py_restart", 1)
-    assert line["length"] == 10 and line["finished"] is False
+    assert line["length"] == 9 and line["finished"] is False
     assert (line["written"], line["process"], line["host"]) == ("2026-01-02T03:04:05Z", 4242, "colab")
     assert line["files"] == {"sum.pickle": {"size": 12, "digest": "ab" * 16}, "new": None}
 
@@ -191,12 +207,12 @@ def test_a_host_with_any_name_fits():
 
 
 def test_paths_are_relative_to_the_folder_of_the_progress_file():
-    """So that a folder that was moved still resumes."""
-    _, data, _ = made()
-    moved = decode(data, os.path.join(os.path.abspath(os.sep), "elsewhere", "now"))
-    assert set(moved.header.files) == {
-        os.path.join(os.path.abspath(os.sep), "elsewhere", "now", name) for name in ("sum.pickle", "new")
-    }
+    """All of them, those of loops inside too: so that a folder that was moved still resumes."""
+    header, data, _ = made()
+    assert FOLDER not in data.decode()
+    elsewhere = os.path.join(os.path.dirname(FOLDER), "else")
+    moved = json.dumps(vars(header)).replace(json.dumps(FOLDER)[1:-1], json.dumps(elsewhere)[1:-1])
+    assert vars(decode(data, elsewhere).header) == json.loads(moved)
     outside = os.path.join(os.path.abspath(os.sep), "data", "x")
     assert relative(outside, FOLDER) == os.path.join("..", "data", "x")
     assert absolute(relative(outside, FOLDER), FOLDER) == outside

@@ -900,6 +900,29 @@ def test_save_and_remove_files_inside_a_moment(folder, left):
     assert left() == []
 
 
+def test_what_the_outer_counter_forgets_is_forgotten_for_an_inner_one_that_waits(folder, left):
+    """An inner loop that has not begun starts afresh then: what was saved of it is gone with all the rest."""
+    with pytest.raises(Stop), enable_counter("outer", each_save=True) as outer:
+        outer.save_load_object([], "seen.pickle")
+        for _ in outer(range(1)):
+            inner = enable_counter("inner", each_save=True)
+            part = inner.save_load_object([], "part.pickle")
+            for j in inner(range(4)):
+                if j == 2:
+                    raise Stop
+                part.append(j)
+    with enable_counter("outer", each_save=True) as outer:
+        outer.save_load_object([], "seen.pickle")
+        for _ in outer(range(1)):
+            inner = enable_counter("inner", each_save=True)
+            assert inner.position == 2
+            outer.remove_files()
+            assert (inner.position, left()) == (0, ["outer"])
+            assert inner.save_load_object([], "part.pickle") == []
+            assert list(inner(range(4))) == [0, 1, 2, 3]
+    assert left() == []
+
+
 def test_a_forgotten_inner_counter_that_saved_nothing_leaves_the_moment_unsaved(folder, left):
     """`remove_files` saves nothing where nothing has been saved."""
     with enable_counter("outer") as counter:
