@@ -32,8 +32,8 @@ def run_in_a_process(folder, ctrl_c_after=None):
 
 
 if sys.argv[1:] == ["job"]:
-    job()
-else:
-    with tempfile.TemporaryDirectory() as folder:
-        run_in_a_process(folder, ctrl_c_after="item 4")
-        run_in_a_process(folder)
+    sys.exit(job())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells ignore it in what runs in the background
+with tempfile.TemporaryDirectory() as folder:
+    run_in_a_process(folder, ctrl_c_after="item 4")
+    run_in_a_process(folder)

@@ -14,6 +14,10 @@ import pytest
 
 LIMIT = 15  # seconds that a child may take
 
+# `nohup`, and shells that run something in the background, have these ignored; a program that is tested has not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 class Child:
     """A fork of this process that runs `job(tell, *arguments)`. What it tells arrives here, a kill or not."""
