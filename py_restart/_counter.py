@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     T = TypeVar("T")
+_users: weakref.WeakValueDictionary[str, CounterClosier] = weakref.WeakValueDictionary()  # who registered which path
 _COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
 _NOTICEABLE = 0.05  # seconds of saving below which nobody minds
 
@@ -436,10 +437,10 @@ class CounterClosier:
         return parent._is_current and parent.position == position
 
     def _require_free(self, path: str, name: str) -> None:
-        for storage in opened():
-            user = storage.users.get(path)
-            if (user is not None and user._is_current) or (storage.path == path and name is not self._name):
-                raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
+        user, storages = _users.get(path), opened()
+        is_registered = user is not None and user._is_current and user._storage in storages
+        if is_registered or (name is not self._name and any(storage.path == path for storage in storages)):
+            raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
     def _require_same_loops_around(self) -> None:
         loops = _scope.running()
@@ -517,7 +518,7 @@ class CounterClosier:
             else:
                 _attempt(state.rehearse, f"{state.path}: the object cannot be pickled", "register one that can")
         self._states += states
-        storage.users.update({state.path: self for state in states})
+        _users.update({state.path: self for state in states})
 
     def _last_object(self) -> Object:
         for state in reversed(self._states):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from ._progress import Stamp
+from ._progress import Stamp, begins
 
 try:
     import fcntl
@@ -91,21 +91,31 @@ def clear(path: str) -> None:
         pass
 
 
-def clear_unlocked(path: str) -> None:
-    """Delete a staged file, unless another process is at work on it."""
-    if WINDOWS:  # where nobody deletes what is open
-        return clear(path)
+def is_staged(file: int) -> bool:
+    """Whether an open file is a progress file that was begun, and not somebody else's."""
+    os.lseek(file, 0, os.SEEK_SET)
+    return begins(os.read(file, 64))
+
+
+def clear_unlocked(path: str) -> bool:
+    """Delete a staged file, unless another process is at work on it. Return False where something else is there."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR | BINARY)
     except OSError:
-        return
+        return not os.path.isdir(path)
     try:
         if lock(file) and identity(os.stat(path)) == identity(os.fstat(file)):
-            os.unlink(path)
+            if not is_staged(file):
+                return False
+            if not WINDOWS:
+                os.unlink(path)
     except OSError:
         pass
     finally:
         os.close(file)
+    if WINDOWS:  # where nobody deletes what is open
+        clear(path)
+    return True
 
 
 def close(file: int) -> None:

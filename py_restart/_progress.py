@@ -28,6 +28,7 @@ __all__ = [
     "Progress",
     "Stamp",
     "absolute",
+    "begins",
     "blank",
     "decode",
     "encode",
@@ -158,6 +159,11 @@ def decode(data: bytes, folder: str) -> Progress:
     progress.header, progress.slots, progress.seal = header, (older, newer), seal
     progress.use, progress.position, progress.holder = newest
     return progress
+
+
+def begins(data: bytes) -> bool:
+    """Whether bytes are the beginning of a progress file, or of one that a power failure has left without contents."""
+    return data[: len(_START)] == _START[: len(data)] or not data.strip(b"\0")
 
 
 def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:

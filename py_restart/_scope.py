@@ -27,9 +27,8 @@ _running: list[weakref.ref[Loop[Any]]] = []  # in the order in which they were s
 class Block:
     """A `multi_count` block: the files of the loops in it stay until it ends."""
 
-    def __init__(self) -> None:
-        self._counters: dict[str, CounterClosier] = {}  # by path; of an inner loop, the newest
-        self.is_over = False  # a task that was started in it may outlive it
+    _counters: dict[str, CounterClosier]  # by path; of an inner loop, the newest
+    is_over: bool  # a task that was started in it may outlive it
 
     def __enter__(self) -> Block:
         if config.parent is not None:

@@ -86,9 +86,6 @@ class Storage:
         self._process = os.getpid()  # a child of fork saves nothing
         self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self.users: weakref.WeakValueDictionary[str, Any] = (
-            weakref.WeakValueDictionary()
-        )  # which counter uses which path; the counters keep it
         self.loop = loop or {}
         self.position = 0
         self.header = blank("", {})
@@ -262,7 +259,13 @@ class Storage:
     # What was saved.
 
     def check(self, path: str) -> None:
-        """Raise where something stands at `path` that this storage has not put there."""
+        """Raise where something stands at `path` that this storage has not put there, or its name is too long."""
+        try:
+            os.lstat(self._workplace(path, 10**9))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise RestartError(f"{path}: cannot be saved: {describe(error)}; give another path") from error
         stamp = self.header.files.get(path)
         if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
             wrong = "changed by somebody else since it was saved" if stamp else "exists already, and was not saved"
@@ -334,7 +337,8 @@ class Storage:
     def _recover(self) -> None:
         """Finish what was begun: roll a commit forward, delete what was staged for the next one, end a removal."""
         self._settled = False
-        _files.clear_unlocked(self._staged)
+        if not _files.clear_unlocked(self._staged):
+            raise self._foreign(self._staged)
         for path in self.header.files:
             _files.delete(self._workplace(path, self.header.save + 1))
         self._settle()
@@ -364,6 +368,8 @@ class Storage:
                 by = holder or "another process"
                 raise RestartError(f"{self.name}: in use by {by}; wait for it to end, or stop it")
             if _files.identity(os.stat(path)) == _files.identity(os.fstat(lock)):
+                if flags and not _files.is_staged(lock):
+                    raise self._foreign(path)
                 return lock
         except FileNotFoundError:
             pass
@@ -620,6 +626,9 @@ class Storage:
             _files.flush_folder(folder)
             self._unflushed.discard(folder)
 
+    def _foreign(self, path: str) -> RestartError:
+        return RestartError(f"{self.name}: {path} is in the way, and not of py_restart; move it away")
+
     def _failed(self, error: Exception, what: str = "saved", advice: str = "what was saved is whole") -> RestartError:
         return RestartError(f"{self.name}: could not be {what}: {describe(error)}; {advice}")
 
@@ -662,6 +671,7 @@ def _remove_inner(path: str, outer: Storage, position: int | None = None) -> Non
 
 
 def _write_over(file: int, data: bytes) -> None:
+    os.lseek(file, 0, os.SEEK_SET)
     if os.fstat(file).st_size:  # else ext4 flushes it for having been truncated (auto_da_alloc: ext4(5))
         os.ftruncate(file, 0)
     _files.write_all(file, data)

@@ -323,6 +323,21 @@ def test_an_object_that_cannot_be_loaded_is_an_error_when_it_is_registered(folde
     assert files()["object"] == before["object"]
 
 
+def test_a_name_that_is_too_long_to_be_staged_is_an_error_when_it_is_registered(folder, left):
+    """And not at the save, after ten hours: what is staged beside it has a longer name."""
+    longest = os.pathconf(".", "PC_NAME_MAX")
+    counter = enable_counter("run")
+    with pytest.raises(RestartError, match="/x+: cannot be saved: File name too long; give another path"):
+        counter.save_load_object(0, "x" * (longest - 5))
+    with pytest.raises(RestartError, match="/x+: cannot be saved: File name too long; give another path"):
+        counter.save_load_funcs([print], [print], ["x" * (longest - 5)])
+    with pytest.raises(RestartError, match="x+: cannot be used: File name too long; choose another path"):
+        enable_counter("x" * (longest - 5))
+    counter.save_load_object(0, "x" * (longest - 25))
+    counter.save()
+    assert left() == ["run", "x" * (longest - 25)]
+
+
 # When the loop starts.
 
 

@@ -1038,18 +1038,51 @@ def test_what_is_staged_is_deleted_before_it_is_unlocked(folder, monkeypatch):
 
 
 def test_what_an_earlier_start_has_left_is_written_over(folder):
-    """However long it is."""
-    Path(".run.staged").write_text("x" * 10_000)
-    opened()
-    assert again().position == 0
-    assert os.listdir() == ["run"]
+    """However long it is, and cut wherever it was, by a power failure too."""
+    whole = (opened().write(1), Path("run").read_bytes())[1]
+    for left in (b"", b"\0" * 512, whole[:20], whole[:200], whole + b"x" * 10_000):
+        again().remove()
+        Path(".run.staged").write_bytes(left)
+        assert opened().position == 0
+        Path(".run.staged").write_bytes(left)
+        assert again().position == 0
+        assert os.listdir() == ["run"]
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.parametrize("put", [lambda path: path.write_text("my own"), Path.mkdir], ids=["file", "folder"])
+def test_a_staged_file_of_somebody_else_is_an_error_at_the_start(folder, is_saved, put):
+    """It is not touched, and neither is what was saved."""
+    if is_saved:
+        opened().write(3)
+        again_as_is()
+    put(Path(".run.staged"))
+    with pytest.raises(RestartError, match="run.*: "):
+        opened()
+    assert sorted(os.listdir()) == [".run.staged", *["run"] * is_saved]
+    assert Path(".run.staged").is_dir() or Path(".run.staged").read_text() == "my own"
+    os.rename(".run.staged", "mine")
+    assert opened().position == 3 * is_saved
+
+
+@pytest.mark.parametrize("put", [lambda path: path.write_text("my own"), Path.mkdir], ids=["file", "folder"])
+def test_a_staged_file_of_somebody_else_that_comes_later_is_an_error_of_the_save(folder, put):
+    """It is not touched then either."""
+    storage = opened()
+    put(Path(".run.staged"))
+    with pytest.raises(RestartError, match="run: "):
+        storage.write(1)
+    assert sorted(os.listdir()) == [".run.staged", "run"]
+    os.rename(".run.staged", "mine")
+    storage.write(2)
+    assert again().position == 2
 
 
 def test_a_progress_file_that_vanishes_during_a_start_is_written_anew(folder, monkeypatch):
     """Deleted by hand: the save that was read is the one that counts."""
     opened().write(5)
     again_as_is()
-    monkeypatch.setattr(_files, "clear_unlocked", lambda path: os.unlink("run"))
+    monkeypatch.setattr(_files, "clear_unlocked", lambda path: not os.unlink("run"))
     storage = opened()
     monkeypatch.undo()
     os.chdir(folder)
