@@ -40,7 +40,7 @@ from typing import Any
 from py_restart import enable_counter, simple_counter
 
 Measure = Callable[[], float]  # runs once; returns a time in seconds
-PATIENCE = 6.0  # seconds for the rounds of one comparison
+PATIENCE = 4.0  # seconds for the rounds of one comparison
 
 SECONDS = [(1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (math.inf, 1.0, "s")]
 BYTES = [(1e4, 1.0, "B"), (1e7, 1e-3, "kB"), (math.inf, 1e-6, "MB")]
