@@ -14,7 +14,7 @@ from itertools import compress, islice, repeat
 from operator import length_hint
 from types import CodeType, FrameType, GeneratorType, TracebackType
 
-from . import _scope
+from . import _scope, _signals
 from ._errors import RestartError
 
 __all__ = ["Loop", "length_of", "rest_of"]
@@ -212,9 +212,13 @@ class Loop(Generator["T", None, None]):
             self._is_between = True
             self._counter._end()
         finally:
-            self._drawn = self._drawn().__int__
-            _scope.stop_running(self)
-            self._counter._leave()
+            self._stop()
+
+    @_signals.shielded  # Python drops what a signal raises in a generator that goes, and with it the rest of this
+    def _stop(self) -> None:
+        self._drawn = self._drawn().__int__
+        _scope.stop_running(self)
+        self._counter._leave()
 
     def _counted(self, source: Any, items: Iterator[T]) -> Iterator[T]:
         """Return the items, and find out what tells how many were drawn."""

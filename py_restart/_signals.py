@@ -71,7 +71,7 @@ class held:
 def _on_stop(number: int, frame: FrameType | None) -> None:
     """Do in a block what the signal would do without us; what would end the process is an exception."""
     former = _stood_in_for[_on_stop].get(number)
-    if _is_shielded(frame):
+    if _is_shielded(frame) or _is_unwinding(frame):
         _waiting.append(number)
     elif callable(former):
         former(number, frame or sys._getframe())  # what the program does on this signal
@@ -149,6 +149,15 @@ def _is_shielded(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_unwinding(frame: FrameType | None) -> bool:
+    """Whether an exception has just come to where this frame handles it, and nothing has run there yet.
+
+    The second of two signals that come at once is handled at that point in CPython 3.10, before `__exit__` is called.
+    """
+    trace = sys.exc_info()[2]
+    return trace is not None and trace.tb_frame is frame and frame is not None and trace.tb_lasti == frame.f_lasti
 
 
 def _after_fork() -> None:

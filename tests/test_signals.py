@@ -1,5 +1,6 @@
 """Stops that should save, and stops that wait for a save."""
 
+import ctypes
 import os
 import pickle
 import signal
@@ -168,6 +169,23 @@ def test_a_second_stop_during_the_save_of_the_first_waits(folder, run_child, sec
     else:
         assert child.status == -second  # the block is over: it does what it does elsewhere
     assert resumed() == (4, "whole")
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT])
+def test_the_second_of_two_stops_that_come_at_once_waits(folder, run_child, first):
+    """A scheduler that sends SIGHUP and SIGTERM: the second one must not come before the block saves."""
+
+    libc, none = ctypes.PyDLL(None), ctypes.create_string_buffer(1024)
+
+    def both():
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        me(first)
+        me(signal.SIGTERM)
+        libc.sigemptyset(none)
+        libc.sigprocmask(signal.SIG_SETMASK, none, None)  # `pthread_sigmask` would handle the first of them itself
+
+    assert run_child(counted, both).status == -signal.SIGTERM
+    assert resumed() == (4, [0, 1, 2, 3])
 
 
 def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):

@@ -909,6 +909,20 @@ def test_a_save_that_fails_on_windows_leaves_nothing(folder, windows, monkeypatc
     assert again().position == 2
 
 
+def test_what_an_earlier_start_has_left_is_deleted_on_windows_too(folder, windows):
+    """It is closed before, and not deleted where it is somebody else's."""
+    opened().write(2)
+    again_as_is()
+    Path(".run.staged").write_text("")
+    assert opened().position == 2
+    assert os.listdir() == ["run"]
+    again_as_is()
+    Path(".run.staged").write_text("my own")
+    with pytest.raises(RestartError, match="is in the way, and not of py_restart; move it away"):
+        opened()
+    assert Path(".run.staged").read_text() == "my own"
+
+
 def test_a_machine_without_uname_tells_its_name_otherwise(monkeypatch):
     """Windows has it in the environment."""
     monkeypatch.delattr(os, "uname")
