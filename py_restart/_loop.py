@@ -212,13 +212,11 @@ class Loop(Generator["T", None, None]):
             self._is_between = True
             self._counter._end()
         finally:
-            self._stop()
+            self._drawn = self._drawn().__int__
+            _scope.stop_running(self)
+            self._counter._leave()
 
-    @_signals.shielded  # Python drops what a signal raises in a generator that goes, and with it the rest of this
-    def _stop(self) -> None:
-        self._drawn = self._drawn().__int__
-        _scope.stop_running(self)
-        self._counter._leave()
+    _signals.shielded(_drive, GeneratorExit)  # Python drops what is raised in a generator that goes
 
     def _counted(self, source: Any, items: Iterator[T]) -> Iterator[T]:
         """Return the items, and find out what tells how many were drawn."""

@@ -25,7 +25,7 @@ __all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _waiting: list[int] = []  # signals that came during a save
-_shields: set[CodeType] = set()
+_shields: dict[CodeType, type[BaseException] | None] = {}
 
 TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Any)
 
 
-def shielded(function: F) -> F:
+def shielded(function: F, handling: type[BaseException] | None = None) -> F:
     """Make signals wait that arrive while `function` runs, from its very first instruction on.
 
     A second Ctrl-C may come while `__exit__` has been called but has not run one line yet, or `__enter__` has run its
-    last one: no `try` can stand there.
+    last one: no `try` can stand there. With `handling`, only those that arrive while it handles such an exception.
     """
-    _shields.add(function.__code__)
+    _shields[function.__code__] = handling
     return function
 
 
@@ -144,8 +144,9 @@ def act_on_waiting() -> None:
 
 
 def _is_shielded(frame: FrameType | None) -> bool:
+    handled = sys.exc_info()[0]
     while frame is not None:
-        if frame.f_code in _shields:
+        if _shields.get(frame.f_code, frame) in (None, handled):
             return True
         frame = frame.f_back
     return False

@@ -37,7 +37,9 @@ __all__ = ["Storage", "opened", "require_folder"]
 
 TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., None])
 
 START_SECONDS = 2.0  # how long another process may take to make the progress file, which tells who it is
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
@@ -59,6 +61,24 @@ class _exclusive(held):
         _guard.release()
         _release_waiting()
         super().__exit__(*failure)
+
+
+def _alone(*words: str) -> Callable[[F], F]:
+    """Make a method wait for its turn, do nothing in a forked child, and say in `words` what the disk did not do."""
+
+    def decorate(method: F) -> F:
+        def alone(self: Storage, *arguments: Any, **named: Any) -> None:
+            with _exclusive():
+                if self._may_write():
+                    try:
+                        method(self, *arguments, **named)
+                    except OSError as error:
+                        raise self._failed(error, *words) from error
+
+        alone.__doc__ = method.__doc__
+        return alone  # type: ignore[return-value]
+
+    return decorate
 
 
 def opened() -> list[Storage]:
@@ -124,19 +144,14 @@ class Storage:
             _unreleased.append(self)
             _release_waiting()
 
+    @_alone("removed", "run again to finish the removal")
     def remove(self) -> None:
         """Delete the progress, all that was saved with it, and what loops inside have left.
 
         Raises:
             RestartError: where the disk fails; the next start finishes the removal then.
         """
-        with _exclusive():
-            if not self._may_write():
-                return
-            try:
-                self._remove()
-            except OSError as error:
-                raise self._failed(error, "removed", "run again to finish the removal") from error
+        self._remove()
 
     @property
     def is_of_this_process(self) -> bool:
@@ -188,20 +203,17 @@ class Storage:
         if time.monotonic() > self._due:
             self.flush()
 
+    @_alone()
     def flush(self) -> None:
         """Bring the position to the device, and publish it where a file is published on closing."""
-        with _exclusive():
-            if self._writer is None:
-                return
-            try:
-                os.fsync(self._writer)
-                self._slots = self._slots[1], self._slots[0]
-                self._due = time.monotonic() + FLUSH_SECONDS
-                self.pause()
-                if not self._open_writer():
-                    self._publish(self.position, self.header)
-            except OSError as error:
-                raise self._failed(error) from error
+        if self._writer is None:
+            return
+        os.fsync(self._writer)
+        self._slots = self._slots[1], self._slots[0]
+        self._due = time.monotonic() + FLUSH_SECONDS
+        self.pause()
+        if not self._open_writer():
+            self._publish(self.position, self.header)
 
     def pause(self) -> None:
         """Close the writer, so that the next `write` looks first."""
@@ -209,6 +221,7 @@ class Storage:
         if writer is not None:
             os.close(writer)
 
+    @_alone()
     def commit(
         self, position: int, writers: Mapping[str, Callable[[str], Stamp | None]], kept: Iterable[str] = ()
     ) -> None:
@@ -223,38 +236,25 @@ class Storage:
         Raises:
             RestartError: where a writer or the disk fails. The save before is still whole then.
         """
-        with _exclusive():
-            if not self._may_write():
-                return
-            try:
-                self._settle()  # what a failure has left undone
-                old = self.header.files
-                for path in writers:
-                    self.check(path)
-                if writers.keys() - old.keys():
-                    self._publish(self.position, self.header.but(files={**dict.fromkeys(writers), **old}))
-                    old = self.header.files
-                files = {path: old[path] for path in kept}
-                self._stage_and_publish(position, writers, self.header.but(loop=self.loop, files=files), old)
-                self._settle()
-            except OSError as error:
-                raise self._failed(error) from error
+        self._settle()  # what a failure has left undone
+        old = self.header.files
+        for path in writers:
+            self.check(path)
+        if writers.keys() - old.keys():
+            self._publish(self.position, self.header.but(files={**dict.fromkeys(writers), **old}))
+            old = self.header.files
+        files = {path: old[path] for path in kept}
+        self._stage_and_publish(position, writers, self.header.but(loop=self.loop, files=files), old)
+        self._settle()
 
+    @_alone()
     def claim(self, path: str) -> None:
         """Name the progress file of a loop inside this one before it is made, so that it cannot outlive this one."""
-        with _exclusive():
-            if self._may_write():
-                self.pause()
-                if path not in self.header.inner_files:
-                    try:
-                        there = [
-                            inner
-                            for inner in self.header.inner_files
-                            if os.path.lexists(inner) or os.path.lexists(_staged_of(inner))
-                        ]
-                        self._publish(self.position, self.header.but(inner_files=[*there, path]))
-                    except OSError as error:
-                        raise self._failed(error) from error
+        self.pause()
+        inner_files = self.header.inner_files
+        if path not in inner_files:
+            there = [inner for inner in inner_files if any(map(os.path.lexists, (inner, _staged_of(inner))))]
+            self._publish(self.position, self.header.but(inner_files=[*there, path]))
 
     # What was saved.
 
@@ -442,20 +442,15 @@ class Storage:
                 raise RestartError(f"{self.name}: saved by another counter since; make a new counter")
         return True
 
+    @_alone()
     def _look_and_write(self, position: int) -> None:
-        with _exclusive():
-            if not self._may_write():
-                return
-            try:
-                for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
-                    _remove_inner(path, self, position)
-                if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
-                    self.write(position)
-                else:
-                    self._publish(position, self.header.but(loop=self.loop))
-                    self._open_writer()
-            except OSError as error:
-                raise self._failed(error) from error
+        for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
+            _remove_inner(path, self, position)
+        if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
+            self.write(position)
+        else:
+            self._publish(position, self.header.but(loop=self.loop))
+            self._open_writer()
 
     def _open_writer(self) -> bool:
         """Open the progress file for records; False where somebody has deleted it."""
