@@ -14,7 +14,7 @@ from itertools import compress, islice, repeat
 from operator import length_hint
 from types import CodeType, FrameType, GeneratorType, TracebackType
 
-from . import _scope, _signals
+from . import _scope
 from ._errors import RestartError
 
 __all__ = ["Loop", "length_of", "rest_of"]
@@ -215,8 +215,6 @@ class Loop(Generator["T", None, None]):
             self._drawn = self._drawn().__int__
             _scope.stop_running(self)
             self._counter._leave()
-
-    _signals.shielded(_drive, GeneratorExit)  # Python drops what is raised in a generator that goes
 
     def _counted(self, source: Any, items: Iterator[T]) -> Iterator[T]:
         """Return the items, and find out what tells how many were drawn."""

@@ -6,6 +6,7 @@ Inside a `with` block of a counter, and for the time of a save, Ctrl-C, SIGTERM 
   the block ends by an exception and saves. A handler of the program's own, Ctrl-C's among them, is called as it would
   have been.
 - During a save all three are remembered, and take effect when the save is done.
+- Where Python would drop what a handler raises, or break off what must not be, they come again a moment later.
 
 What the program ignores stays ignored, and the handlers that were there come back with the end of the last block or
 save. Signals reach the main thread alone (signal(7)); in other threads nothing here does anything.
@@ -15,9 +16,11 @@ from __future__ import annotations
 
 # What `signal` wraps in enumerations, which take longer than making a file.
 import _signal as signal  # type: ignore[import-not-found]
+import _thread
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import CodeType, FrameType
 
@@ -25,7 +28,9 @@ __all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _waiting: list[int] = []  # signals that came during a save
-_shields: dict[CodeType, type[BaseException] | None] = {}
+_shields: set[CodeType] = set()
+_blocks = 0  # that are open in the main thread
+_MOMENT = 0.01  # seconds
 
 TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
 if TYPE_CHECKING:
@@ -34,24 +39,32 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Any)
 
 
-def shielded(function: F, handling: type[BaseException] | None = None) -> F:
+def shielded(function: F) -> F:
     """Make signals wait that arrive while `function` runs, from its very first instruction on.
 
     A second Ctrl-C may come while `__exit__` has been called but has not run one line yet, or `__enter__` has run its
-    last one: no `try` can stand there. With `handling`, only those that arrive while it handles such an exception.
+    last one: no `try` can stand there.
     """
-    _shields[function.__code__] = handling
+    _shields.add(function.__code__)
     return function
 
 
 def watch() -> bool:
-    """Begin a block: stops are exceptions now. Return whether this is the outermost block."""
-    return _stand_in(_on_stop)
+    """Begin a block: stops are exceptions now. Return whether `unwatch` has to end it."""
+    global _blocks
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    _stand_in(_on_stop)
+    _blocks += 1
+    return True
 
 
 def unwatch() -> None:
-    """End the outermost block."""
-    _step_aside(_on_stop)
+    """End a block. They need not end in the order in which they began: there are tasks, and generators."""
+    global _blocks
+    _blocks = max(0, _blocks - 1)  # in a forked child there are none
+    if not _blocks:
+        _step_aside(_on_stop)
 
 
 class held:
@@ -70,9 +83,13 @@ class held:
 
 def _on_stop(number: int, frame: FrameType | None) -> None:
     """Do in a block what the signal would do without us; what would end the process is an exception."""
-    former = _stood_in_for[_on_stop].get(number)
-    if _is_shielded(frame) or _is_unwinding(frame):
+    # The program may have kept this handler beyond the block: Ctrl-C is what it is elsewhere then.
+    default = signal.default_int_handler if number == signal.SIGINT else None
+    former = _stood_in_for[_on_stop].get(number, default)
+    if _is_shielded(frame):
         _waiting.append(number)
+    elif _is_closing() or _is_unwinding(frame):
+        _send_again(number)
     elif callable(former):
         former(number, frame or sys._getframe())  # what the program does on this signal
     else:
@@ -135,7 +152,9 @@ def act_on_waiting() -> None:
     number = _waiting.pop(0)
     handler = signal.getsignal(number)
     try:
-        if callable(handler):
+        if callable(handler) and _is_closing():
+            _send_again(number)
+        elif callable(handler):
             handler(number, None if handler == _on_stop else sys._getframe())  # no frame: nothing is shielded any more
         else:
             signal.raise_signal(number)
@@ -144,12 +163,16 @@ def act_on_waiting() -> None:
 
 
 def _is_shielded(frame: FrameType | None) -> bool:
-    handled = sys.exc_info()[0]
     while frame is not None:
-        if _shields.get(frame.f_code, frame) in (None, handled):
+        if frame.f_code in _shields:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_closing() -> bool:
+    """Whether a generator is being closed: where that is because it goes, what is raised is dropped."""
+    return sys.exc_info()[0] is GeneratorExit
 
 
 def _is_unwinding(frame: FrameType | None) -> bool:
@@ -161,8 +184,23 @@ def _is_unwinding(frame: FrameType | None) -> bool:
     return trace is not None and trace.tb_frame is frame and frame is not None and trace.tb_lasti == frame.f_lasti
 
 
+def _send_again(number: int) -> None:
+    """Let the signal come again in a moment. `threading` takes locks that what was interrupted may hold."""
+    try:
+        _thread.start_new_thread(_send_later, (number,))
+    except RuntimeError:  # too many threads: then at the end of the next save, or of the block
+        _waiting.append(number)
+
+
+def _send_later(number: int) -> None:
+    time.sleep(_MOMENT)
+    signal.raise_signal(number) if sys.platform == "win32" else os.kill(os.getpid(), number)
+
+
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
+    global _blocks
+    _blocks = 0
     _waiting.clear()
     _step_aside(_remember)
     _step_aside(_on_stop)

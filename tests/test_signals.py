@@ -5,14 +5,15 @@ import gc
 import os
 import pickle
 import signal
-import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from py_restart import _signals, enable_counter, simple_counter
+from py_restart import _files, _signals, enable_counter, simple_counter
 
+LIMIT = 10  # seconds in which a stop must come
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -173,32 +174,151 @@ def test_a_second_stop_during_the_save_of_the_first_waits(folder, run_child, sec
     assert resumed() == (4, "whole")
 
 
+def at_once(*numbers):
+    """Have signals handled one right behind the other, where `os.kill` would handle the first one itself."""
+    libc, none = ctypes.PyDLL(None), ctypes.create_string_buffer(1024)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    for number in numbers:
+        me(number)
+    libc.sigemptyset(none)
+    libc.sigprocmask(signal.SIG_SETMASK, none, None)
+
+
+def wait():
+    """Wait for a stop."""
+    time.sleep(LIMIT)
+
+
 @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("item", [4, 10], ids=["in the loop", "behind it"])
 def test_the_second_of_two_stops_that_come_at_once_waits(folder, run_child, first, item):
     """A scheduler that sends SIGHUP and SIGTERM: the second one must not come before the block saves."""
-    libc, none = ctypes.PyDLL(None), ctypes.create_string_buffer(1024)
-
-    def both():
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        me(first)
-        me(signal.SIGTERM)
-        libc.sigemptyset(none)
-        libc.sigprocmask(signal.SIG_SETMASK, none, None)  # `pthread_sigmask` would handle the first of them itself
 
     def job(tell):
         with enable_counter("run") as counter:
             seen = counter.save_load_object([], "seen")
             for i in counter(range(10)):
                 if i == item:
-                    both()
+                    at_once(first, signal.SIGTERM)
                 seen.append(i)
-            both()
+            at_once(first, signal.SIGTERM)
 
-    child = run_child(job)
+    assert run_child(job).status in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + first, 1)
     assert resumed() == (item, [*range(item)])
-    # What a tracer runs while a generator is closed is nobody's to shield: the second one may be dropped there.
-    assert child.status == -signal.SIGTERM or sys.gettrace()
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT])
+def test_the_second_of_two_stops_counts_where_the_first_one_is_caught(folder, run_child, first):
+    """It does not wait for the end of the block then, which may be hours away."""
+
+    def twice():
+        try:
+            at_once(first, signal.SIGTERM)
+        except BaseException:
+            wait()
+
+    assert run_child(counted, twice).status == 128 + signal.SIGTERM
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_while_a_generator_is_closed_comes_a_moment_later(folder, run_child, number):
+    """Python drops what is raised there: nobody would hear of the stop."""
+
+    def source():
+        try:
+            yield from range(10)
+        finally:
+            me(number)
+
+    def job(tell):
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(source()):
+                if i == 4:
+                    break
+                seen.append(i)
+            wait()
+
+    assert run_child(job).status == (1 if number == signal.SIGINT else 128 + number)
+    assert resumed()[1] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_while_a_loop_that_was_left_lets_go_comes_a_moment_later(folder, run_child, number):
+    """What held it back then is in a generator that is being closed."""
+
+    def job(tell):
+        unlock = _files.unlock
+        with enable_counter("run") as counter:
+            for i in counter(range(10)):
+                for _ in simple_counter("inner", range(3)):
+                    _files.unlock = lambda file: (me(number), unlock(file))
+                    if i == 4:
+                        break
+                    _files.unlock = unlock
+                _files.unlock = unlock
+                if i == 4:
+                    wait()
+
+    assert run_child(job).status == (1 if number == signal.SIGINT else 128 + number)
+    assert enable_counter("run").position == 4
+
+
+def test_a_ctrl_c_while_a_loop_without_a_block_lets_go_comes_a_moment_later(folder, run_child):
+    """The program's own handler raises it, and it is not dropped either."""
+
+    def job(tell):
+        unlock = _files.unlock
+        for _ in simple_counter("run", range(3)):
+            _files.unlock = lambda file: (me(signal.SIGINT), unlock(file))
+            break
+        wait()
+
+    assert run_child(job).error == "KeyboardInterrupt"
+
+
+def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(monkeypatch):
+    """Where there are too many threads."""
+
+    def refuse(function, arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_signals._thread, "start_new_thread", refuse)
+    _signals._send_again(signal.SIGTERM)
+    assert _signals._waiting.pop() == signal.SIGTERM
+
+
+@pytest.mark.parametrize("is_first_to_end", [True, False])
+def test_blocks_that_overlap_save_at_a_stop_until_the_last_one_ends(folder, run_child, is_first_to_end):
+    """Tasks and generators do not end in the order in which they began."""
+
+    def job(tell):
+        before = handlers()
+        one, two = enable_counter("one"), enable_counter("two")
+        one.__enter__()
+        two.__enter__()
+        first, last = (one, two) if is_first_to_end else (two, one)
+        first.__exit__(None, None, None)
+        with pytest.raises(SystemExit):
+            me(signal.SIGTERM)
+        last.__exit__(None, None, None)
+        tell(handlers() == before)
+
+    assert run_child(job).told == [True]
+
+
+def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_does(folder):
+    """The program had found it inside, and has put it back behind the block."""
+    before = signal.getsignal(signal.SIGINT)
+    with enable_counter("run"):
+        found = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, found)
+        with pytest.raises(KeyboardInterrupt):
+            me(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
