@@ -63,7 +63,7 @@ class CounterClosier:
         self._path = path
         self._joined: CounterClosier | None = None  # the host, where that is another one
         self._block: _scope.Block | None = None
-        self._is_entered = self._is_watching = self._is_judged = self._is_taken_up = False
+        self._is_entered = self._is_left = self._is_watching = self._is_judged = self._is_taken_up = False
         self._began = self._last_save = self._spent = 0.0
         self._saves = 0
         self._is_finished = False
@@ -278,6 +278,7 @@ class CounterClosier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _signals.held():
+            self._is_left = True
             try:
                 if error is None:
                     self._finish()
@@ -286,7 +287,7 @@ class CounterClosier:
             finally:
                 if self._loop is not None:
                     _scope.stop_running(self._loop)
-                if self._storage is not None and self._host is self and (self._block is None or error is not None):
+                if self._storage is not None and self._host is self and (error is not None or not self._is_in_block):
                     self._storage.release()
                 if self._is_watching:
                     _signals.unwatch()
@@ -310,6 +311,10 @@ class CounterClosier:
             return None
         _signals.act_on_waiting()
         storage.require_current()
+        if self._is_left:
+            raise RestartError(f"{self._name}: its with block has ended; run the loop inside it")
+        if self._host is self and not self._is_entered and not self._is_in_block:
+            self._enter_block()  # it was made outside, or in another one
         self._require_same_loops_around()
         _scope.start_running(loop)
         self._compare_length(length_of(loop))
@@ -335,7 +340,7 @@ class CounterClosier:
             return
         if self._is_plain and not self._is_finished:
             self._estimate()
-        if not self._is_entered:
+        if not self._is_in_with:
             self._finish()
         elif self._each_save and not self._is_finished:
             self._save_timed()
@@ -344,7 +349,7 @@ class CounterClosier:
 
     def _leave(self) -> None:
         """Do what is to be done when the loop is left: without a `with` nobody else lets go of the file."""
-        if self._storage is not None and self._host is self and not self._is_entered and self._block is None:
+        if self._storage is not None and self._host is self and not self._is_in_with and not self._is_in_block:
             self._storage.release()
 
     # The start of a counter.
@@ -371,10 +376,22 @@ class CounterClosier:
         if self._saved is not None:
             self._start, self._is_finished = self._saved["position"], self._saved["finished"]
 
-    def _open_own(self, path: str) -> None:
+    @property
+    def _is_in_with(self) -> bool:
+        return self._is_entered and not self._is_left
+
+    @property
+    def _is_in_block(self) -> bool:
+        """Whether a `multi_count` block, which is not over yet, keeps its files."""
+        return self._block is not None and not self._block.is_over
+
+    def _enter_block(self) -> None:
         self._block = _scope.config.parent
         if self._block is not None:
             self._block.enter(self)
+
+    def _open_own(self, path: str) -> None:
+        self._enter_block()
         if self._around:
             _storage_of(self._around[-1][0]).claim(path)
         self._storage = storage = Storage(path, self._name, self._describe())
@@ -564,7 +581,7 @@ class CounterClosier:
             return  # the objects are halfway through an item; the last boundary is whole
         try:
             self._save()
-        except Exception as failure:
+        except BaseException as failure:  # a save function may even want to exit
             note(error, str(failure))
             _log("ERROR", str(failure))
 
@@ -574,7 +591,7 @@ class CounterClosier:
         if storage is None:
             return
         was_finished, self._is_finished = self._is_finished, True
-        if self._host is self and self._block is None:
+        if self._host is self and not self._is_in_block:
             storage.remove()
         elif not was_finished:
             self._take_up()
@@ -583,9 +600,9 @@ class CounterClosier:
                 storage.pause()  # a block may hold thousands of finished loops
 
     def _leave_block(self, is_over: bool) -> None:
-        storage = self._storage
-        if storage is None:  # it never came to be
-            return
+        storage, loop = self._storage, self._loop
+        if storage is None or (loop is not None and loop._is_running and loop._owner != _scope.owner()):
+            return  # it never came to be, or goes on in a task that has outlived the block
         if is_over and not storage.is_lost and (storage.is_saved or storage in opened()):
             storage.remove()
         else:

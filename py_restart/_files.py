@@ -131,6 +131,9 @@ def flush(path: str) -> None:
     if os.path.islink(path):
         return
     if os.path.isdir(path):
+        mode = os.stat(path).st_mode & 0o7777
+        if mode & 0o700 != 0o700:  # it could be neither moved nor deleted
+            os.chmod(path, mode | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
         flush_folder(path)

@@ -46,6 +46,7 @@ FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
 _WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh"
 
 _opened: dict[str, Storage] = {}  # the storages of this process that hold their progress file, by path
+_staging: set[int] = set()  # descriptors of progress files that are being written, with the lock on them
 _guard = threading.RLock()
 _unreleased: list[Storage] = []  # what is to be released as soon as nobody is at work
 
@@ -352,7 +353,7 @@ class Storage:
         """Open and lock the file at `path`; None where it was not the one at that path any more when the lock came."""
         try:
             if os.path.lexists(path) and not S_ISREG(os.stat(path).st_mode):  # one look: another process may remove it
-                raise RestartError(f"{self.name}: not a file; give another path")
+                raise self._foreign(path) if flags else RestartError(f"{self.name}: not a file; give another path")
             lock = os.open(path, os.O_RDWR | _files.BINARY | flags, 0o666)
         except FileNotFoundError:
             if flags and not os.path.isdir(self.folder):
@@ -434,7 +435,10 @@ class Storage:
         if not self.is_of_this_process:
             return False
         self.require_current()
-        if _opened.get(self.path) is not self:  # released: the loop was left, but is saved or removed after all
+        if self.path in _opened and _opened[self.path] is not self:
+            self._lost = f"{self.name}: a newer counter for the same path is in use; use that one"
+            self.require_current()
+        if self.path not in _opened:  # released: the loop was left, but is saved or removed after all
             known = self.header.id, self.header.save, self.position
             self.acquire()
             if self.is_saved and known != (self.header.id, self.header.save, self.position):
@@ -503,6 +507,7 @@ class Storage:
             stamp = _files.stamp_of(os.path.join(place, base))
         _files.flush_folder(place)
         self._unflushed.add(os.path.dirname(path))
+        self.check(path)  # once more: what wrote it may have written there as well
         return stamp
 
     def _publish(
@@ -525,6 +530,7 @@ class Storage:
     def _put_in_place(self, lock: int, header: Header, position: int, is_flushed: bool) -> None:
         """Write a whole progress file to the staged one behind `lock`, move it to its place, and use it from now on."""
         header = header.but(written=_files.now(), process=os.getpid(), host=_files.host_name())
+        _staging.add(lock)
         try:
             data, record = encode(header, position, self.folder)
             _write_over(lock, data)
@@ -536,10 +542,12 @@ class Storage:
             if _files.WINDOWS:  # moves no open file
                 os.close(lock)
             _files.replace(self._staged, self.path)
+            self._adopt(lock, identity, header, position, record, len(data))
         except BaseException:
             self._discard(lock)
             raise
-        self._adopt(lock, identity, header, position, record, len(data))
+        finally:
+            _staging.discard(lock)
         self._is_flushed = is_flushed
 
     def _discard(self, lock: int) -> None:
@@ -682,6 +690,9 @@ def _after_fork() -> None:
     _guard = threading.RLock()  # a thread that is not in the child may have held it
     for storage in list(_opened.values()):
         storage._close()
+    for file in _staging:  # another thread was at work on it; the lock must go with the parent
+        _files.close(file)
+    _staging.clear()
 
 
 if hasattr(os, "register_at_fork"):

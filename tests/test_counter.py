@@ -1346,3 +1346,63 @@ def test_a_ctrl_c_during_a_start_leaves_nothing(folder, left, monkeypatch, momen
     assert left() == [] and os.path.realpath("run") not in _storage._opened
     assert stop.traceback  # which a notebook keeps, and with it the counter
     assert list(simple_counter("run", range(2))) == [0, 1]
+
+
+@pytest.mark.parametrize("way", ["end", "exception"])
+def test_a_loop_that_begins_behind_its_with_block_is_an_error(folder, way):
+    """Never an empty loop, and never one that nobody saves."""
+    try:
+        with enable_counter("run") as counter:
+            loop = map(str, counter(range(3)))
+            if way == "exception":
+                raise KeyError
+    except KeyError:
+        pass
+    with pytest.raises(RestartError, match="run: its with block has ended; run the loop inside it"):
+        list(loop)
+
+
+def test_save_behind_a_with_block_that_failed_keeps_no_lock(folder):
+    """Another process may go on then."""
+    with pytest.raises(KeyError), enable_counter("run") as counter:
+        for _ in counter(range(3)):
+            raise KeyError
+    counter.save()
+    assert os.path.realpath("run") not in _storage._opened
+
+
+@pytest.mark.parametrize("use", ["save", "remove_files"])
+def test_a_counter_that_was_left_does_not_take_over_from_a_newer_one(folder, use):
+    """It raises when it is used again, whether the newer one has saved or not."""
+    older = enable_counter("run", each_save=True)
+    for _ in older(range(3)):
+        break
+    newer = enable_counter("run", each_save=True)
+    told = []
+    for i in newer(range(3)):
+        told.append(i)
+        with pytest.raises(RestartError, match="run: a newer counter for the same path is in use; use that one"):
+            getattr(older, use)()
+    assert told == [0, 1, 2]
+
+
+def test_a_save_function_that_exits_does_not_hide_the_exception(folder):
+    """The one that is on its way stays the one that is raised."""
+
+    def save(path):
+        sys.exit("no space")
+
+    with pytest.raises(KeyError) as raised, enable_counter("run") as counter:
+        counter.save_load_funcs([save], [print], ["data"])
+        for _ in counter(range(3)):
+            raise KeyError
+    assert sys.version_info < (3, 11) or raised.value.__notes__ == ["no space"]
+
+
+def test_a_loop_that_goes_on_behind_its_with_block_leaves_nothing(folder, left):
+    """A generator that was drawn from inside: the work is done when it is exhausted, and the next run is a new one."""
+    for _ in range(2):
+        with enable_counter("run", each_save=True) as counter:
+            items = iter(counter(range(5)))
+            assert next(items) == 0
+        assert (list(items), left()) == ([1, 2, 3, 4], [])

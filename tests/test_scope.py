@@ -1015,3 +1015,53 @@ def test_what_was_thrown_away_is_forgotten_by_whoever_comes_first(folder, monkey
         monkeypatch.setattr(_scope, "_running", kind([gone]))
         assert list(simple_counter("run", range(2))) == [0, 1]
         assert any(reference is gone for reference in _scope._running) is kept
+
+
+# Loops that the block does not hold.
+
+
+def test_a_task_that_outlives_the_block_ends_its_loop_itself(folder, left):
+    """Its files go when its loop is exhausted, and the next run is a new one."""
+
+    async def rows(told):
+        for i in simple_counter("rows", range(4)):
+            told.append(i)
+            await asyncio.sleep(0)
+
+    async def job(told):
+        with multi_count():
+            task = asyncio.create_task(rows(told))
+            while not told:
+                await asyncio.sleep(0)
+        assert left() == ["rows"]
+        await task
+
+    for _ in range(2):
+        told = []
+        asyncio.run(job(told))
+        assert (told, left()) == ([0, 1, 2, 3], [])
+
+
+@pytest.mark.parametrize("drawn", [0, 2])
+def test_a_loop_that_goes_on_behind_the_block_ends_itself(folder, left, drawn):
+    """In a generator that was drawn from inside the block, or not at all."""
+    for _ in range(2):
+        with multi_count():
+            loop = simple_counter("rows", range(4))
+            told = [next(loop) for _ in range(drawn)]
+        assert left() == []
+        assert ([*told, *loop], left()) == ([0, 1, 2, 3], [])
+
+
+def test_a_loop_that_was_made_before_the_block_is_part_of_it(folder, left):
+    """It ends inside, and is marked as finished."""
+    for again in (False, True):
+        loop = simple_counter("first", range(2))
+        try:
+            with multi_count():
+                assert list(loop) == ([] if again else [0, 1])
+                if not again:
+                    raise Stop
+        except Stop:
+            assert left() == ["first"]
+    assert left() == []

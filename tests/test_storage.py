@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -1176,3 +1177,60 @@ def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder):
             os.unlink("gone/run")
             os.rmdir("gone")
     assert seen == [0, 1, 2]
+
+
+def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder):
+    """As a copy of read-only data is: it could neither be moved nor deleted."""
+
+    def save(path):
+        os.makedirs(os.path.join(path, "deep"))
+        os.chmod(os.path.join(path, "deep"), 0o555)
+        os.chmod(path, 0o555)
+
+    storage = opened()
+    storage.commit(1, {os.path.abspath("model"): save})
+    assert [os.stat(path).st_mode & 0o777 for path in ("model", "model/deep")] == [0o755, 0o755]
+    storage.commit(2, {os.path.abspath("model"): save})
+    storage.remove()
+    assert os.listdir() == []
+
+
+def test_what_is_written_to_the_final_path_as_well_is_an_error_before_it_counts(folder, calls):
+    """The save before stays whole, and nothing half-made stays behind."""
+    storage = opened()
+    commit(storage, 1, b="one")
+
+    def save(path):
+        Path(path).write_text("two")
+        Path("a").write_text("two")
+
+    with pytest.raises(RestartError, match="/a: exists already, and was not saved with run; move it away"):
+        storage.commit(2, {os.path.abspath("a"): save}, kept=[os.path.abspath("b")])
+    assert sorted(os.listdir()) == ["a", "b", "run"]
+    os.unlink("a")
+    assert again().position == 1
+
+
+def test_a_child_that_is_forked_during_a_save_does_not_get_the_lock(folder, monkeypatch):
+    """The descriptor of the file that is being written is closed there as well."""
+    storage, told = opened(), []
+
+    def fork_and_replace(source, target):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.fstat(*staging)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return replace(source, target)
+
+    replace, staging = _files.replace, []
+    write_over = _storage._write_over
+    monkeypatch.setattr(_storage, "_write_over", lambda file, data: (staging.append(file), write_over(file, data)))
+    monkeypatch.setattr(_files, "replace", fork_and_replace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        storage.write(1)
+    assert (told, len(staging), _storage._staging) == ([0], 1, set())
