@@ -278,6 +278,17 @@ def test_a_ctrl_c_while_a_loop_without_a_block_lets_go_comes_a_moment_later(fold
     assert run_child(job).error == "KeyboardInterrupt"
 
 
+def test_what_comes_again_comes_to_this_process():
+    """A moment later."""
+    came, before = [], signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, lambda number, frame: came.append(number))
+    try:
+        _signals._send_later(signal.SIGHUP)
+        assert came == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(monkeypatch):
     """Where there are too many threads."""
 
@@ -464,6 +475,16 @@ def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(fold
         enable_counter("run").__enter__()
     assert handlers() == before
     assert not any(_signals._stood_in_for.values())
+
+
+def test_a_block_that_could_not_be_entered_ends_none_of_the_others(folder, monkeypatch):
+    """A stop between two handlers: what is around it goes on being told of stops."""
+    with pytest.raises(SystemExit), enable_counter("outer"):
+        with monkeypatch.context() as patch:
+            patch.setattr(_signals, "watch", lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                enable_counter("inner").__enter__()
+        me(signal.SIGTERM)
 
 
 def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
