@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.metadata
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -165,3 +166,21 @@ def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else():
         "save_load_object",
     }
     assert {name for name in dir(loop) if name[0] != "_"} == {"close", "position", "send", "throw"}
+
+
+def test_what_only_a_type_checker_reads_can_be_run():
+    """The names that it imports are there. In a process of its own: a module that runs twice hooks into fork twice."""
+    code = """
+import pathlib, types, py_restart
+
+for path in sorted(pathlib.Path(py_restart.__file__).parent.glob("_*.py")):
+    module = types.ModuleType(f"py_restart.{path.stem}_again")
+    module.__package__ = "py_restart"
+    text = path.read_text(encoding="utf-8").replace("TYPE_CHECKING = False", "TYPE_CHECKING = True")
+    exec(compile(text, str(path), "exec"), vars(module))
+    print(path.stem, vars(module).get("TYPE_CHECKING"))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("True") == sum("TYPE_CHECKING = False" in path.read_text() for path in SOURCES) > 0
