@@ -435,10 +435,11 @@ class Storage:
         if not self.is_of_this_process:
             return False
         self.require_current()
-        if self.path in _opened and _opened[self.path] is not self:
+        user = _opened.get(self.path)
+        if user is not None and user is not self:
             self._lost = f"{self.name}: a newer counter for the same path is in use; use that one"
             self.require_current()
-        if self.path not in _opened:  # released: the loop was left, but is saved or removed after all
+        if user is None:  # released: the loop was left, but is saved or removed after all
             known = self.header.id, self.header.save, self.position
             self.acquire()
             if self.is_saved and known != (self.header.id, self.header.save, self.position):

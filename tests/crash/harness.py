@@ -45,7 +45,6 @@ WARM = (json, pickle, queue, zlib)
 
 TIME_LIMIT = 30.0  # seconds that a child may take before it is killed and the test fails
 ROOM = 64 << 20  # bytes for what one child tells; the system gives only what is used
-END = b"."  # of a message
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -142,8 +141,8 @@ class Child:
         os.close(self._pipe)
         outcome.status = os.waitpid(self.pid, 0)[1]
         while size := int.from_bytes(self._told.read(4), "big"):
-            message, end = self._told.read(size), self._told.read(1)
-            if end != END:
+            message = self._told.read(size)
+            if not message.endswith(pickle.STOP):
                 break  # killed while it told that
             outcome.take(*pickle.loads(message))
         self._told.close()
@@ -164,7 +163,7 @@ def _live(
 
         def tell(kind: str, what: Any = None) -> None:
             data = pickle.dumps((kind, what))
-            told.write(len(data).to_bytes(4, "big") + data + END)  # in one step: threads and signal handlers tell, too
+            told.write(len(data).to_bytes(4, "big") + data)  # in one step: threads and signal handlers tell, too
 
         sys.unraisablehook = lambda what: tell("unraisable", f"{what.exc_value!r} in {what.object!r}")
         sys.stdout = sys.stderr = io.StringIO()
