@@ -1,9 +1,16 @@
-"""Train with PyTorch, to the bit: stopped anywhere, even by `kill -9`, it ends with the weights of an unbroken run."""
+"""Train with PyTorch, to the bit: stopped anywhere, even by `kill -9`, it ends with the weights of an unbroken run.
+
+Run it, press Ctrl-C in the middle of an epoch, and run it again. The sum at the end is always the same.
+"""
+
+import os
+import time
 
 import torch
 
 from py_restart import enable_counter, simple_counter
 
+PAUSE = float(os.environ.get("SECONDS", 20)) / 160  # SECONDS=1 in the environment is quicker
 torch.manual_seed(0)
 data = torch.utils.data.TensorDataset(torch.randn(1000, 8), torch.randn(1000, 1))
 model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Dropout(0.2), torch.nn.Linear(32, 1))
@@ -36,4 +43,5 @@ if __name__ == "__main__":  # the loader's workers may import this file
                 torch.nn.functional.mse_loss(model(x), y).backward()
                 optimizer.step()
                 scheduler.step()
+                time.sleep(PAUSE)
         print("done: the weights add up to", sum(p.double().sum().item() for p in model.parameters()))

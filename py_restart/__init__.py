@@ -1,8 +1,24 @@
 """Make a `for` loop resumable: run the same file again, and it goes on where it died, with the objects as they were."""
 
+import sys
+
+if sys.implementation.name != "cpython":
+    raise ImportError(
+        "py_restart needs CPython: it notices a `for` that is left by its references, which "
+        f"{sys.implementation.name} does not count; work would be lost"
+    )
+
 from ._counter import CounterClosier, enable_counter, simple_counter
-from ._errors import RestartError
+from ._errors import InUseError, RestartError
 from ._scope import config, multi_count
 
-__all__ = ["CounterClosier", "RestartError", "config", "enable_counter", "multi_count", "simple_counter"]
-__version__ = "1.0.0"
+__all__ = [
+    "CounterClosier",
+    "InUseError",
+    "RestartError",
+    "config",
+    "enable_counter",
+    "multi_count",
+    "simple_counter",
+]
+__version__ = "2.0.0"

@@ -1,12 +1,17 @@
-"""What can go wrong, in words.
+"""What can go wrong, in words, and the ways in which it is said: raised, warned of, logged, attached as a note.
 
-Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, and the way
-out.
+Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, the way out.
 """
 
 from __future__ import annotations
 
-__all__ = ["RestartError"]
+import functools
+import sys
+from types import TracebackType
+
+from ._typing import Any, F
+
+__all__ = ["InUseError", "RestartError"]
 
 
 class RestartError(Exception):
@@ -16,15 +21,94 @@ class RestartError(Exception):
     """
 
 
-RestartError.__module__ = "py_restart"  # the name under which a traceback shows it and a program imports it
+class InUseError(RestartError):
+    """Another process, or a loop that runs in another thread, uses the path. It passes when that one ends."""
 
 
-def note(error: BaseException, text: str) -> None:
-    """Attach `text` to an exception that is already on its way (Python 3.11 and later show it in the traceback)."""
-    if hasattr(error, "add_note"):
-        error.add_note(text)
+for _public in (RestartError, InUseError):
+    _public.__module__ = "py_restart"  # the name under which a traceback shows it and a program imports it
+
+
+class failing:
+    """A context in which an error of the operating system becomes a `RestartError`: *where: what: why; what to do*."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self._what, self._advice = what, advice
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, OSError):
+            raise RestartError(f"{self._what}: {describe(error)}; {self._advice}") from error
 
 
 def describe(error: BaseException) -> str:
     """Say an exception in one line: operating system errors without their number, all others with their type."""
     return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+
+
+def face(function: F) -> F:
+    """Show a user one frame of ours where an error is raised for what the user did."""
+
+    @functools.wraps(function)
+    def faced(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except (RestartError, TypeError, ValueError, UserWarning) as error:
+            raise shortened(error) from error.__cause__
+
+    return faced  # type: ignore[return-value]
+
+
+def shortened(error: F) -> F:
+    """Return an error without its traceback, and its cause without our part of it."""
+    if error.__cause__ is not None:
+        without_ours(error.__cause__)
+    return error.with_traceback(None)  # type: ignore[no-any-return]
+
+
+def without_ours(error: BaseException) -> None:
+    """Leave our frames out of the traceback of an exception that the program has raised or got, a Ctrl-C say."""
+    kept, trace = [], error.__traceback__
+    while trace is not None:
+        if not _is_ours(trace.tb_frame):
+            kept.append(trace)
+        trace = trace.tb_next
+    for here, following in zip(kept, [*kept[1:], None], strict=True) if kept else ():
+        here.tb_next = following
+
+
+def warn(text: str) -> None:
+    """Warn, and let it look as if the line of the user's program did that we have been called from."""
+    import warnings
+
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, UserWarning, stacklevel=level)
+
+
+def log(level: str, text: str) -> None:
+    """Log a line. Where nobody has imported `logging`, nobody listens, and importing it takes longer than a loop."""
+    logging = sys.modules.get("logging")
+    if logging is not None and hasattr(logging, "getLogger"):  # it may be half imported, in another thread
+        logger = logging.getLogger("py_restart")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # or a warning would be printed where logging is not set up
+        logger.log(getattr(logging, level), text)
+
+
+def attach(error: BaseException, failure: BaseException) -> None:
+    """Say that something failed while `error`, which may print nothing (`SystemExit`), is on its way."""
+    error.add_note(str(failure))
+    log("ERROR", str(failure))
+    try:
+        warn(str(failure))
+    except Warning:  # warnings are errors here; the note has said it
+        pass
+
+
+def _is_ours(frame: Any) -> bool:
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.partition(".")[0] == "py_restart"

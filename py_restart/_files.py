@@ -1,4 +1,4 @@
-"""What is done with single files and folders: lock, write, replace, flush, digest, delete."""
+"""Single files and folders: flush, digest, replace, delete. Nothing here knows what they are for."""
 
 from __future__ import annotations
 
@@ -7,49 +7,74 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-from ._progress import Stamp, begins
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any
+from ._typing import Stamp
 
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
-BINARY: int = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+# Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
+PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+NEW = os.O_CREAT | os.O_EXCL | PLAIN
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
-_AHEAD = 32  # how many parts may wait to be digested
+_PART = 1 << 18  # bytes that are digested at a time: they stay in the cache of the processor
 
 
-def lock(file: int) -> bool:
-    """Take the lock on an open file; False where another process has it. Some file systems have no locks."""
-    if fcntl is not None:
+def _seek_and_write(file: int, data: bytes, at: int) -> int:
+    os.lseek(file, at, os.SEEK_SET)
+    return os.write(file, data)
+
+
+def write_at(file: int, data: bytes, at: int) -> None:
+    """Write all of it, or fail."""
+    write: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite
+    if write(file, data, at) != len(data):
+        raise OSError(errno.ENOSPC, "only a part could be written")
+
+
+def create(path: str, data: bytes, is_flushed: bool = False) -> None:
+    """Make a new file with these contents, or none."""
+    file = os.open(path, os.O_WRONLY | NEW, 0o666)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-    return True
+            write_at(file, data, 0)
+            if is_flushed:
+                flush_open(file)
+        finally:
+            os.close(file)
+    except BaseException:
+        clear(path)
+        raise
 
 
-def unlock(file: int) -> None:
-    """Give the lock up at once: a child that was forked just now still has the same open file."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_UN)
-        except OSError:  # no locks here; closing the file will do
-            pass
+def read(path: str) -> bytes:
+    """Return all bytes of a file."""
+    file, parts = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), [b"."]
+    try:
+        while parts[-1]:
+            parts.append(os.read(file, 1 << 16))
+    finally:
+        close(file)
+    return b"".join(parts[1:])
+
+
+def close(file: int) -> None:
+    """Close a file that was read, or that it is too late for: the descriptor is gone, whatever it says."""
+    try:
+        os.close(file)
+    except OSError:
+        pass
 
 
 def replace(source: str, target: str) -> None:
+    """Put a file in the place of another one, which keeps its mode."""
+    try:
+        mode = os.stat(target).st_mode
+        if mode != os.stat(source).st_mode:
+            os.chmod(source, mode & 0o7777)
+    except OSError:  # nothing is there, or it is somebody else's
+        pass
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
         try:
@@ -60,68 +85,28 @@ def replace(source: str, target: str) -> None:
             time.sleep(0.01)
 
 
-def write_all(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
-
-
-def _seek_and_write(file: int, data: bytes, at: int) -> int:
-    os.lseek(file, at, os.SEEK_SET)
-    return os.write(file, data)
-
-
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite
+def is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
-    if os.path.isdir(path) and not os.path.islink(path):
+    if is_folder(path):
+        os.chmod(path, 0o700)
         for name in os.listdir(path):
             delete(os.path.join(path, name))
         os.rmdir(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
+    else:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
 
 
 def clear(path: str) -> None:
-    """Delete what was staged in vain. What cannot be deleted now, the next start deletes."""
+    """Delete what was staged. What is still open (`.nfs…`, `.fuse_hidden…`) or fails is left for the next start."""
     try:
         delete(path)
-    except OSError:
-        pass
-
-
-def is_staged(file: int) -> bool:
-    """Whether an open file is a progress file that was begun, and not somebody else's."""
-    os.lseek(file, 0, os.SEEK_SET)
-    return begins(os.read(file, 64))
-
-
-def clear_unlocked(path: str) -> bool:
-    """Delete a staged file, unless another process is at work on it. Return False where something else is there."""
-    try:
-        file = os.open(path, os.O_RDWR | BINARY)
-    except OSError:
-        return not os.path.isdir(path)
-    try:
-        if lock(file) and identity(os.stat(path)) == identity(os.fstat(file)):
-            if not is_staged(file):
-                return False
-            if not WINDOWS:
-                os.unlink(path)
-    except OSError:
-        pass
-    finally:
-        os.close(file)
-    if WINDOWS:  # where nobody deletes what is open
-        clear(path)
-    return True
-
-
-def close(file: int) -> None:
-    """Close a file, unless it is closed already."""
-    try:
-        os.close(file)
     except OSError:
         pass
 
@@ -138,93 +123,65 @@ def flush(path: str) -> None:
             flush(os.path.join(path, name))
         flush_folder(path)
     else:
-        _flush_open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+        _open_and_flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
 
 
 def flush_folder(path: str) -> None:
-    """Bring the names in a folder to the device. Windows does that by itself, and cannot open a folder."""
+    """Bring the names in a folder to the device ("fsync does not ensure that the entry in the directory has reached
+    disk": fsync(2)). Windows does that by itself, and cannot open a folder."""
     if not WINDOWS:
-        _flush_open(path, os.O_RDONLY)
+        _open_and_flush(path, os.O_RDONLY)
 
 
-def _flush_open(path: str, flags: int) -> None:
-    file = os.open(path, flags)
+def flush_open(file: int) -> None:
+    """Bring an open file to the device, where the mount knows how to."""
     try:
         os.fsync(file)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def _open_and_flush(path: str, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        flush_open(file)
     finally:
-        os.close(file)
+        close(file)
 
 
-class DigestingFile:
-    """A new file that is flushed at the end of the `with` block, and has its stamp then.
+def flush_and_stamp(path: str) -> Stamp:
+    """Bring it to the device; digest it meanwhile, in a thread: neither needs the interpreter."""
+    found: list[Stamp] = []
 
-    A large one is digested while it is written and flushed, in a thread: neither needs the interpreter.
-    """
-
-    stamp: Stamp
-
-    def __init__(self, path: str) -> None:
-        from queue import SimpleQueue
-
-        self._file = open(path, "wb")  # noqa: SIM115 (this is one itself)
-        self._size = 0
-        self._parts: SimpleQueue[bytes | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> DigestingFile:
-        return self
-
-    def write(self, data: Any) -> int:
-        """Write bytes, or copies of the parts of a buffer: another thread may change it before it is digested."""
-        if type(data) is bytes:
-            return self._write(data)
-        with memoryview(data) as view, view.cast("B") as parts:
-            return sum(self._write(bytes(parts[at : at + _LARGE])) for at in range(0, len(parts), _LARGE))
-
-    def _write(self, part: bytes) -> int:
-        while self._thread is not None and self._parts.qsize() > _AHEAD:
-            time.sleep(0.001)
-        self._parts.put(part)
-        self._size += len(part)
-        if self._size >= _LARGE and self._thread is None:
-            thread = threading.Thread(target=self._digest)
-            try:
-                thread.start()
-                self._thread = thread
-            except RuntimeError:  # the interpreter shuts down, or there are too many
-                pass
-        return self._file.write(part)
-
-    def __exit__(self, *failure: object) -> None:
+    def digest() -> None:
         try:
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        finally:
-            self._parts.put(None)
-            if self._thread is None:
-                self._digest()
-            else:
-                self._thread.join()
+            found.append(stamp_of(path))
+        except OSError:  # comes again below, where it is heard
+            pass
 
-    def _digest(self) -> None:
-        self.stamp = _digested(iter(self._parts.get, None))
+    thread = threading.Thread(target=digest) if os.path.isdir(path) or os.lstat(path).st_size >= _LARGE else None
+    try:
+        if thread is not None:
+            thread.start()
+    except RuntimeError:  # the interpreter shuts down, or there are too many
+        thread = None
+    try:
+        flush(path)
+    finally:
+        if thread is not None:
+            thread.join()
+    return found[0] if found else stamp_of(path)
 
 
 def stamp_of(path: str) -> Stamp:
     """Digest a file, or a folder with all that is in it."""
-    return _digested(_contents(path))
+    from zlib import crc32
 
-
-def _digested(parts: Iterable[bytes]) -> Stamp:
-    """Two sums tell contents apart that differ by chance. A cryptographic hash takes longer than writing the file, and
-    who could forge these sums could as well write others into the progress file."""
-    from zlib import adler32, crc32
-
-    size, first, second = 0, 0, 1
-    for part in parts:
-        size, first, second = size + len(part), crc32(part, first), adler32(part, second)
-    return {"size": size, "digest": f"{first:08x}{second:08x}"}
+    size, digest = 0, 0
+    for part in _contents(path):
+        size, digest = size + len(part), crc32(part, digest)
+    return {"size": size, "digest": f"{digest:08x}"}
 
 
 def _contents(path: str) -> Iterator[bytes]:
@@ -239,19 +196,18 @@ def _contents(path: str) -> Iterator[bytes]:
             yield from _contents(inner)
         yield b"\0end\0"
     else:
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_LARGE):
-                yield chunk
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            while part := os.read(file, _PART):
+                yield part
+        finally:
+            close(file)
 
 
 def look(path: str) -> tuple[int, ...]:
     """What tells, without reading it, that something has not been touched. Renaming changes none of it."""
     status = os.lstat(path)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def host_name() -> str:

@@ -1,19 +1,21 @@
-"""The progress file as a value: header and records <-> bytes. No I/O, no clock.
+"""The progress file as a value: bytes <-> moments. No I/O, no clock.
 
-    {"format": "py_restart", "version": 1, ..., "check": "5f0c4a11"}
-    position 42 use 2 by process 4242 on colab check 42-5f0c4a11
-    position 7 use 1 by process 3131 on colab check 7-a2b13c05
+    {"format": "py_restart", "version": 2, "id": "94182a5c01d2e3f4", "check": "5f0c4a11"}
+    {"save": 7, ..., "path": "job.progress", ..., "position": 42, "inside": [], "check": "42-5f0c4a11"}
+    {"save": 6, ..., "path": "job.progress", ..., "position": 17, "inside": [], "check": "17-a2b13c05"}
 
-The header, one JSON object on the first line, is written once for each commit, with the whole file. After it come two
-records of a fixed size. A position is saved by overwriting one of them in place, the same one until it has been
-flushed, then the other: the one that is on the device is not touched before the next one is there too. A write that a
-power failure cuts short damages one record, and the other still tells the position before. Within a use of the file
-(a process that took it up) positions only grow, so the newest record is the one with the larger use and position.
-Records start at a multiple of their size and so never straddle a page, which is what the kernel copies in one go, a
-kill or not.
+Three lines of one size. The first never changes while the file lives; the other two are *records*, each a whole moment
+by itself, or blank. A save overwrites the older one; the newest whole one counts, and the other tells what was there
+before. A write that a power failure cuts short damages one record, and the other still stands.
 
-A check sum seals the header, and each record is sealed together with the header that it belongs to, so that no
-changed bit and no cut goes unnoticed.
+Each loop that runs is the last of those inside the one around it. So whichever loop tells its position, that stands
+near the end of the record, and to save a position alone is to write the *tail* from there on.
+
+A check sum seals each line; that of a record is seeded with that of the first line, which has a random part, so that
+a record from a life before is never read. It leaves out the position that is told, which stands in it a second time
+instead: a sum over the whole record would take longer to compute than the tail to write.
+
+Sizes divide a page up to 4,096 bytes: a record never straddles one, which is what the kernel copies in one go.
 """
 
 from __future__ import annotations
@@ -22,102 +24,64 @@ import os
 from binascii import crc32
 from collections.abc import Callable
 
-__all__ = [
-    "RECORD_SIZE",
-    "Header",
-    "Progress",
-    "Stamp",
-    "absolute",
-    "begins",
-    "blank",
-    "decode",
-    "encode",
-    "recorder",
-    "relative",
-]
+from ._typing import Any, Moment, Stamp
 
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any
+__all__ = ["PAGE", "Progress", "Template", "decode", "files_of", "first_line", "is_begun"]
 
-RECORD_SIZE = 128
-_VERSION = 1
+PAGE = 4096  # bytes; what the kernel copies in one go
+_SMALLEST = 512
+_VERSION = 2
 _START = b'{"format": "py_restart", "version": '
-_CHECK = b', "check": "%08x"}\n'
-_VERSION_KEY = b'{"version": '
+_PLACE = '"\\u0000"'  # stands for the position that is told; no path has a NUL in it
+_LARGEST = (1 << 63) - 1  # what a position may come to, for the size of a record
 
 
-Stamp = dict[str, "int | str"]  # what tells one saved file or folder from every other: its size in bytes and its digest
+def first_line(identity: str) -> bytes:
+    """Return the first line of a progress file, without its padding."""
+    text = _START + b'%d, "id": "%b"' % (_VERSION, identity.encode())
+    return text + b', "check": "%08x"}' % crc32(text)
 
 
-class Header:
-    """All that a progress file says beside the position. Paths are absolute here, relative to its folder on disk."""
+class Template:
+    """A record of which all but one position is fixed.
 
-    id: str  # one name for all saves of this file, part of the names of what it stages
-    save: int  # the number of this commit, likewise
-    loop: dict[str, Any]  # what the counter says of itself: length, finished, around, registered, inside
-    files: dict[str, Stamp | None]  # what is saved; None where a name is taken but nothing was saved there yet
-    before: dict[str, Stamp]  # what the save before left, to be replaced by `files`, or else removed
-    inner_files: list[str]  # progress files of loops that ran inside this one, to go when it moves on
-    over: bool  # the work is done, and everything is being removed
-    written: str
-    process: int
-    host: str
-
-    def __init__(self, **fields: Any) -> None:
-        vars(self).update(fields)
-
-    def but(self, **changes: Any) -> Header:
-        """Return a header that differs in these fields."""
-        return Header(**{**vars(self), **changes})
-
-
-def blank(identity: str, loop: dict[str, Any]) -> Header:
-    """Return the header of a progress file that holds no save."""
-    who = {"written": "", "process": 0, "host": ""}
-    return Header(id=identity, save=0, loop=loop, files={}, before={}, inner_files=[], over=False, **who)
-
-
-def recorder(seal: int, use: int, process: int, host: str) -> Callable[[int], bytes]:
-    """Return what makes the records of one use of a progress file: bytes that fill all of a record but its line end.
-
-    The position stands in it twice, the second time with a CRC of everything else, so that one that was changed or cut
-    does not match. A CRC of each record would take longer to compute and to print than the record to write.
+    Args:
+        moment: What it says; paths are absolute.
+        told: Which of the loops in it tells its position.
+        about: What it says beside the moment.
+        folder: The folder of the progress file; paths are relative to it on disk.
+        seal: The check sum of the first line.
     """
-    host = "".join(letter if letter.isprintable() else "?" for letter in host)
-    text = f" use {use} by process {process} on {host}".encode("ascii", "replace")[:60]
-    template = b"position %%d%b check %%d-%08x" % (text.replace(b"%", b"%%"), crc32(text, seal))
 
-    def record(position: int) -> bytes:
-        return (template % (position, position)).ljust(RECORD_SIZE - 1)
+    def __init__(self, moment: Moment, told: Moment, about: dict[str, Any], folder: str, seal: int) -> None:
+        import json  # here and not above: it would double the time that importing this library takes
 
-    return record
+        self._position = told["position"]
+        told["position"] = "\0"
+        text = json.dumps({**about, **_renamed(moment, lambda path: relative(path, folder))})
+        told["position"] = self._position
+        head, _, tail = text[:-1].partition(_PLACE)
+        check = crc32(f"{head}{_PLACE}{tail}".encode(), seal)
+        self.head = head.encode()
+        self.tail = tail.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%%d-%08x"}' % check])
+        self.size = _SMALLEST
+        while self.size < len(self.record(_LARGEST)) + 1:
+            self.size *= 2
 
-
-def encode(header: Header, position: int, folder: str) -> tuple[bytes, Callable[[int], bytes]]:
-    """Return the bytes of a whole progress file in `folder`, and what makes further records for it."""
-    import json  # here and not above: it would double the time that importing this library takes
-
-    told_first = {"written": header.written, "process": header.process, "host": header.host, **header.loop}
-    fields = {"version": _VERSION, **told_first, **vars(header)}
-    del fields["loop"]
-    fields = _renamed(fields, lambda path: relative(path, folder))
-    text = _START + json.dumps(fields).encode()[len(_VERSION_KEY) : -1]
-    text += b" " * (-len(text + _CHECK % 0) % (2 * RECORD_SIZE))
-    line = text + _CHECK % crc32(text)
-    record = recorder(crc32(line), 1, header.process, header.host)
-    return line + 2 * (record(position) + b"\n"), record
+    def record(self, position: int | None = None) -> bytes:
+        """Return the record, without its padding."""
+        position = self._position if position is None else position
+        return self.head + self.tail % (position, position)
 
 
 class Progress:
-    """A progress file as it was read."""
+    """A progress file as it was read. `moments` and `records` belong together, the newest first."""
 
-    header: Header
-    position: int
-    use: int  # how many processes have taken up the file
-    holder: str  # the last of them: "process 4242 on colab"
-    slots: tuple[int, int]  # where the records are, the older one first
-    seal: int  # the check sum of the first line
+    def __init__(self, line: bytes, size: int, found: list[tuple[int, bytes, Moment]]) -> None:
+        self.line, self.size = line, size
+        self.slots = [slot for slot, _, _ in found]
+        self.records = [record for _, record, _ in found]
+        self.moments = [moment for _, _, moment in found]
 
 
 def decode(data: bytes, folder: str) -> Progress:
@@ -126,95 +90,82 @@ def decode(data: bytes, folder: str) -> Progress:
     Raises:
         ValueError: where the bytes are no whole progress file, in words that fit behind "run.tmp: ".
     """
-    import json
-
-    line, newline, records = data.partition(b"\n")
-    if not data:
-        raise ValueError("empty, no progress file")
-    if not line.startswith(_START):
-        cut = _START.startswith(line) and not newline
-        raise ValueError(f"cut short ({len(data)} bytes)" if cut else "not a progress file of py_restart")
-    if not newline:
-        raise ValueError(f"cut short ({len(data)} bytes)")
+    line, newline, _ = data.partition(b"\n")
+    if not data.startswith(_START):
+        raise ValueError(_cut_short(data) if _START.startswith(data) else "not a progress file of py_restart")
     version = line[len(_START) :].partition(b",")[0]
-    if version.isdigit() and int(version) > _VERSION:
-        raise ValueError(f"written by a newer py_restart (format {int(version)}, this one reads {_VERSION})")
-    text = line[: 1 - len(_CHECK % 0)]
-    if line[len(text) :] + newline != _CHECK % crc32(text):
+    if version.isdigit() and int(version) != _VERSION:
+        which = "a newer" if int(version) > _VERSION else "an older"
+        raise ValueError(f"in format {int(version)}, of {which} py_restart; this one reads format {_VERSION}")
+    if not newline:
+        raise ValueError(_cut_short(data))
+    size, line = len(line) + 1, line.rstrip(b" ")
+    text, _, _ = line.rpartition(b', "check": ')
+    if size < _SMALLEST or line != text + b', "check": "%08x"}' % crc32(text):
         raise ValueError("damaged (the check sum of its first line does not match)")
-    whole = len(line) + 1 + 2 * RECORD_SIZE
-    if len(data) != whole:
-        raise ValueError(f"{'cut short' if len(data) < whole else 'too long'} ({len(data)} of {whole} bytes)")
-    seal = crc32(line + newline)
-    first = len(line) + 1
-    found = [(_read_record(records[at : at + RECORD_SIZE], seal), first + at) for at in (0, RECORD_SIZE)]
-    (_, older), (newest, newer) = sorted(found, key=lambda record: record[0] or (0, 0, ""))
-    if newest is None:
-        raise ValueError("damaged (neither of its two position records is whole)")
-    try:
-        header = _header(json.loads(line), folder)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not as py_restart writes it ({type(error).__name__}: {error})") from error
-    progress = Progress()
-    progress.header, progress.slots, progress.seal = header, (older, newer), seal
-    progress.use, progress.position, progress.holder = newest
-    return progress
+    if len(data) != 3 * size:
+        raise ValueError(_cut_short(data, 3 * size) if len(data) < 3 * size else f"too long ({len(data)} bytes)")
+    found = []
+    for slot in (0, 1):
+        record = data[(1 + slot) * size : (2 + slot) * size]
+        moment = _read_record(record[:-1].rstrip(b" "), folder, crc32(line)) if record.endswith(b"\n") else None
+        if moment is not None:
+            found.append((slot, record[:-1].rstrip(b" "), moment))
+    if not found:
+        raise ValueError("damaged (neither of its two records is whole)")
+    return Progress(line, size, sorted(found, key=lambda one: -one[2]["save"]))
 
 
-def begins(data: bytes) -> bool:
-    """Whether bytes are the beginning of a progress file, or of one that a power failure has left without contents."""
+def is_begun(data: bytes) -> bool:
+    """Whether bytes are the beginning of a progress file, or what a power failure has left of one."""
     return data[: len(_START)] == _START[: len(data)] or not data.strip(b"\0")
 
 
-def _read_record(record: bytes, seal: int) -> tuple[int, int, str] | None:
-    """Return use, position and holder, or None where the record is not what would be written for them."""
+def files_of(moment: Moment | None) -> dict[str, Stamp]:
+    """Return all files that belong to a moment, with their sizes and digests."""
+    if moment is None:
+        return {}
+    files = dict(moment["files"])
+    for inner in moment["inside"]:
+        files.update(files_of(inner))
+    return files
+
+
+def _cut_short(data: bytes, whole: int = 0) -> str:
+    return f"cut short ({len(data)} of {whole} bytes)" if whole else f"cut short ({len(data)} bytes)"
+
+
+def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
+    """Return what a record says, or None where it is blank or damaged."""
+    import json
     import re
 
-    match = re.match(rb"position (\d{1,19}) use (\d{1,12}) by (process (\d{1,12}) on (.*)) check ", record)
+    match = re.fullmatch(rb'(.*), "check": "(\d{1,19})-([0-9a-f]{8})"}', record, re.DOTALL)
     if match is None:
         return None
-    position, use, holder, process, host = match.groups()
-    again = recorder(seal, int(use), int(process), host.decode("ascii", "replace"))
-    return (int(use), int(position), holder.decode()) if again(int(position)) + b"\n" == record else None
+    text, position, check = match.groups()
+    for told in re.finditer(b'(?<="position": )%b(?=,)' % position, text):
+        if crc32(text[: told.start()] + _PLACE.encode() + text[told.end() :], seal) == int(check, 16):
+            moment: Moment = json.loads(text + b"}")
+            return _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path)))
+    return None
 
 
-def _header(fields: dict[str, Any], folder: str) -> Header:
-    """Build the header from its JSON object, the check sum of which has been verified."""
-    fields = _renamed(fields, lambda path: absolute(path, folder))
-    known = {name: fields.pop(name) for name in vars(blank("", {})) if name != "loop"}
-    loop = {name: fields[name] for name in fields.keys() - {"format", "version", "check"}}
-    return Header(loop=loop, **known)
-
-
-def _renamed(fields: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """Return what the header says, or one of the loops inside, with another name for every path in it."""
-
-    def all_of(paths: list[str]) -> list[str]:
-        return [rename(path) for path in paths]
-
-    def keys_of(table: dict[str, Stamp | None]) -> dict[str, Stamp | None]:
-        return {rename(path): stamp for path, stamp in table.items()}
-
-    convert: dict[str, Callable[[Any], Any]] = {
-        "path": rename,
-        "around": lambda places: [[rename(path), position] for path, position in places],
-        "registered": all_of,
-        "inside": lambda loops: [_renamed(loop, rename) for loop in loops],
-        "inner_files": all_of,
-        "files": keys_of,
-        "before": keys_of,
+def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
+    """Return the moment with another name for each path in it."""
+    return {
+        **moment,
+        "path": rename(moment["path"]),
+        "files": {rename(path): stamp for path, stamp in moment["files"].items()},
+        "inside": [_renamed(inner, rename) for inner in moment["inside"]],
     }
-    return {name: convert[name](value) if name in convert else value for name, value in fields.items()}
 
 
 def relative(path: str, folder: str) -> str:
     """Name `path` as seen from `folder`, so that a folder that was moved still resumes."""
+    if path.startswith(folder + os.sep):
+        return path[len(folder) + 1 :]
     try:
         return os.path.relpath(path, folder)
     except ValueError:  # another drive (Windows)
         return path
-
-
-def absolute(path: str, folder: str) -> str:
-    """Undo `relative`."""
-    return os.path.normpath(os.path.join(folder, path))

@@ -5,61 +5,88 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import weakref
 from contextvars import ContextVar
 from types import TracebackType
 
-from ._errors import RestartError
-
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ._counter import CounterClosier
-    from ._loop import Loop
+from ._errors import RestartError, face
+from ._typing import Any, Protocol
 
 __all__ = ["Block", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
 
 _block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
-_running: list[weakref.ref[Loop[Any]]] = []  # in the order in which they were started, all threads and tasks
+_open: list[Block] = []  # the blocks of all threads and tasks
+_running: dict[tuple[object, object], list[Any]] = {}  # by thread and task, in the order in which they were started
+
+
+class Member(Protocol):
+    """What a block asks of the loops in it."""
+
+    path: str
+    name: str
+
+    def places(self) -> list[tuple[str, int]]:
+        """The path and position of each loop around it, as they were when it was made."""
+
+    def leave_block(self, is_over: bool) -> None:
+        """Let go of the files, or delete them where the work of the block is over."""
 
 
 class Block:
     """A `multi_count` block: the files of the loops in it stay until it ends."""
 
-    _counters: dict[str, CounterClosier]  # by path; of an inner loop, the newest
-    is_over: bool  # a task that was started in it may outlive it
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}  # by path; of an inner loop, the newest
+        self._thread: threading.Thread | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended: a task that was started in it may outlive it."""
+        return self not in _open
+
+    @face
     def __enter__(self) -> Block:
-        if config.parent is not None:
+        own = _block.get()
+        if own is not None and not own.is_over:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
-        self._counters, self.is_over = {}, False
+        self._members, self._thread = {}, threading.current_thread()
+        _open.append(self)
         _block.set(self)
         return self
 
+    @face
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _block.set(None)
-        self.is_over = True
-        for counter in reversed(self._counters.values()):  # a later loop never looks done before an earlier one
-            counter._leave_block(error is None)
+        _open.remove(self)
+        failure: Exception | None = None
+        for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
+            try:
+                member.leave_block(error is None and failure is None)
+            except Exception as raised:  # all others let go of their files all the same
+                failure = failure or raised
+        if failure is not None:
+            raise failure
 
-    def enter(self, counter: CounterClosier) -> None:
-        """Keep the files of `counter` until the end.
+    def is_here(self) -> bool:
+        """Whether it is the block of a thread that is in none of its own."""
+        return self._thread is not threading.current_thread()
+
+    def enter(self, member: Member) -> None:
+        """Keep the files of a loop until the end.
 
         Raises:
             RestartError: its path is that of another loop, or of the same one in the same item of the loops around.
         """
-        former = self._counters.get(counter._path)
-        if former is not None and former._storage is not None:
-            places, now = former._places_around(), counter._places_around()
-            if places == now or [path for path, _ in places] != [path for path, _ in now]:
+        former = self._members.get(member.path)
+        if former is not None and former is not member:
+            then, now = former.places(), member.places()
+            if then == now or [path for path, _ in then] != [path for path, _ in now]:
                 raise RestartError(
-                    f"{counter._name}: used for two loops of one multi_count block; give each loop a path of its own"
+                    f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"
                 )
-        self._counters.pop(counter._path, None)
-        self._counters[counter._path] = counter
+        self._members.pop(member.path, None)
+        self._members[member.path] = member
 
 
 class _Config:
@@ -67,19 +94,24 @@ class _Config:
 
     @property
     def parent(self) -> Block | None:
-        """The open `multi_count` block, or None."""
-        block = _block.get()
-        return None if block is None or block.is_over else block
+        """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
+        own = _block.get()
+        if own is not None and not own.is_over:
+            return own
+        return _open[0] if len(_open) == 1 and _open[0].is_here() else None
+
+    def __repr__(self) -> str:
+        return f"<py_restart.config: parent {self.parent}>"
 
 
-config = _Config()
+config: _Config = _Config()
 
 
 def multi_count() -> Block:
     """Keep the files of several loops until all of them are done.
 
     A loop that ends inside the block is marked as finished, and the next run skips it; all files go when the block ends
-    without an exception.
+    without an exception. Threads that are started in the block are in it.
 
     Raises:
         RestartError: when the block is entered inside another one.
@@ -104,38 +136,35 @@ def owner() -> tuple[object, object]:
     if "asyncio" in sys.modules:
         try:
             task = sys.modules["asyncio"].current_task()
-        except RuntimeError:  # no event loop in this thread
+        except (RuntimeError, AttributeError):  # no event loop in this thread, or it is only just being imported
             pass
     return threading.current_thread(), task
 
 
-def running() -> list[Loop[Any]]:
+def running() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
-    me, loops = owner(), []
-    for reference in list(_running):
-        loop = reference()
-        if loop is not None:
-            loops.append(loop)
-        elif reference in _running:
-            _running.remove(reference)
-    return [loop for loop in loops if loop._owner == me and loop._is_running]
+    return [*_running.get(owner(), ())]
 
 
-def start_running(loop: Loop[Any]) -> None:
+def start_running(who: tuple[object, object], loop: object) -> None:
     """Note that a loop is about to draw its first item."""
-    _running.append(weakref.ref(loop))
+    _running.setdefault(who, []).append(loop)
 
 
-def stop_running(loop: Loop[Any]) -> None:
-    """Note that a loop was left."""
-    reference = weakref.ref(loop)
-    if reference in _running:
-        _running.remove(reference)  # in one step: other threads change the list meanwhile
+def stop_running(who: tuple[object, object], loop: object) -> None:
+    """Note that a loop was left. The garbage collector may do that in another thread."""
+    loops = _running.get(who, [])
+    if loop in loops:
+        loops.remove(loop)
+        if not loops:
+            _running.pop(who, None)
 
 
 def _after_fork() -> None:
-    """A forked child is in no block: it would never see its end, which is its parent's."""
+    """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
     _block.set(None)
+    _open.clear()
+    _running.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,15 +1,17 @@
-"""Stops that should save, and stops that wait for a save.
+"""Stops that save, and stops that wait for a save: one handler, one table.
 
-Inside a `with` block of a counter, and for the time of a save, Ctrl-C, SIGTERM and SIGHUP go through one handler:
+The handler stands in for those of the program, which the table keeps:
 
-- In the block SIGTERM and SIGHUP raise `SystemExit` (status 128 + the signal's number, as a shell counts), so that
-  the block ends by an exception and saves. A handler of the program's own, Ctrl-C's among them, is called as it would
-  have been.
-- During a save all three are remembered, and take effect when the save is done.
-- Where Python would drop what a handler raises, or break off what must not be, they come again a moment later.
+- While a `with` block of a counter is open, for Ctrl-C, SIGTERM and SIGHUP. Where the program left SIGTERM or SIGHUP at
+  their default, they raise `SystemExit` (status 128 + the number, as a shell counts), so that the block ends by an
+  exception and saves. Handlers of the program are called as they would have been.
+- While something is saved or loaded, for every signal that has a Python handler: what comes waits, and takes effect
+  when that is done. A time limit that raises does not break it off.
+- What is raised where Python drops exceptions (a generator that is being closed, a `__del__`, a callback of `weakref`)
+  comes again a moment later.
 
-What the program ignores stays ignored, and the handlers that were there come back with the end of the last block or
-save. Signals reach the main thread alone (signal(7)); in other threads nothing here does anything.
+What the program ignores stays ignored, and its handlers are back with the end of the last block or save. Signals reach
+the main thread of the main interpreter alone (signal(7)); elsewhere nothing here does anything.
 """
 
 from __future__ import annotations
@@ -21,22 +23,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import CodeType, FrameType
+
+from ._typing import Any, F
 
 __all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ALL = sorted(signal.valid_signals())
+_MOMENT = 0.01  # seconds
+_MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that it is known again where it is dropped
+
+_former: dict[int, Any] = {}  # the table: whose place the handler has taken
+_blocks = 0  # that are open in the main thread
+_saves = 0  # that are running in the main thread, one inside the other
 _waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
-_blocks = 0  # that are open in the main thread
-_MOMENT = 0.01  # seconds
-
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any, TypeVar
-
-    F = TypeVar("F", bound=Any)
+_former_hook: Any = None  # what `sys.unraisablehook` was before the first block
 
 
 def shielded(function: F) -> F:
@@ -51,113 +54,122 @@ def shielded(function: F) -> F:
 
 def watch() -> bool:
     """Begin a block: stops are exceptions now. Return whether `unwatch` has to end it."""
-    global _blocks
-    if threading.current_thread() is not threading.main_thread():
+    global _blocks, _former_hook
+    if not _is_main():
         return False
-    _stand_in(_on_stop)
-    _blocks += 1
+    with held():
+        if not _blocks:
+            _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
+        _blocks += 1
+        _stand_in(_STOPS, is_default_meant=True)
     return True
 
 
 def unwatch() -> None:
     """End a block. They need not end in the order in which they began: there are tasks, and generators."""
     global _blocks
-    _blocks = max(0, _blocks - 1)  # in a forked child there are none
-    if not _blocks:
-        _step_aside(_on_stop)
+    with held():
+        _blocks = max(0, _blocks - 1)  # in a forked child there are none
+        if not _blocks and sys.unraisablehook is _on_dropped:
+            sys.unraisablehook = _former_hook
 
 
 class held:
     """A context in which signals wait. What came meanwhile takes effect at its end."""
 
     def __enter__(self) -> None:
-        self._is_outermost = _stand_in(_remember)
+        global _saves
+        self._is_main = _is_main()
+        if self._is_main:
+            _saves += 1
+            if _saves == 1:
+                try:
+                    _stand_in(_ALL)
+                except BaseException:  # a handler that was still there has raised
+                    self.__exit__()
+                    raise
 
     def __exit__(self, *_: object) -> None:
-        if self._is_outermost:
+        global _saves
+        if self._is_main:
+            _saves -= 1
+            if not _saves:
+                try:
+                    _step_aside()
+                finally:
+                    act_on_waiting()
+
+
+def _is_main() -> bool:
+    return _thread.get_ident() == threading.main_thread().ident
+
+
+def _stand_in(numbers: list[int], is_default_meant: bool = False) -> None:
+    """Take the place of the handlers of these signals; of the system's default where that is meant."""
+    for number in numbers:
+        handler = signal.getsignal(number)
+        if handler is _on_signal and number not in _former:  # the program has put back what it had found in a block
+            _former[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        elif handler is not _on_signal and (callable(handler) or (is_default_meant and handler == signal.SIG_DFL)):
             try:
-                _step_aside(_remember)
-            finally:
-                act_on_waiting()
+                _former[number] = handler
+                signal.signal(number, _on_signal)
+            except ValueError:  # not the main interpreter
+                del _former[number]
+                return
 
 
-def _on_stop(number: int, frame: FrameType | None) -> None:
-    """Do in a block what the signal would do without us; what would end the process is an exception."""
-    # The program may have kept this handler beyond the block: Ctrl-C is what it is elsewhere then.
-    default = signal.default_int_handler if number == signal.SIGINT else None
-    former = _stood_in_for[_on_stop].get(number, default)
-    if _is_shielded(frame):
-        _waiting.append(number)
-    elif _is_closing() or _is_unwinding(frame):
-        _send_again(number)
-    elif callable(former):
-        former(number, frame or sys._getframe())  # what the program does on this signal
-    else:
-        raise SystemExit(128 + number)
-
-
-def _remember(number: int, _: FrameType | None) -> None:
-    _waiting.append(number)
-
-
-_stood_in_for: dict[Callable[..., Any], dict[int, Any]] = {_on_stop: {}, _remember: {}}
-
-
-def _stand_in(handler: Callable[[int, FrameType | None], None]) -> bool:
-    """Put `handler` in the place of every other, but of those that ignore; return whether it is there only now."""
-    mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
-    if mine or threading.current_thread() is not threading.main_thread():
-        return False
-    try:
-        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-            now = signal.getsignal(number)
-            beneath = saving.get(number) if now == _remember else None  # a save stands in: go beneath it
-            former = now if beneath is None else beneath
-            if former in (handler, _remember):  # the program has put back what it had found in an earlier block
-                former = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            if beneath is not None:
-                mine[number], saving[number] = former, handler
-            elif former not in (signal.SIG_IGN, None):
-                mine[number] = former
-                signal.signal(number, handler)
-    except BaseException:  # a signal, just before its handler was replaced
-        _step_aside(handler)
-        raise
-    return bool(mine)
-
-
-def _step_aside(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Put the handlers back that were there; not where the program has set its own meanwhile."""
-    mine, saving = _stood_in_for[handler], _stood_in_for[_remember]
+def _step_aside() -> None:
+    """Put back the handlers that no block needs; not where the program has set its own meanwhile."""
     raised: BaseException | None = None
-    while mine:
+    for number in list(_former):
+        if _blocks and number in _STOPS:
+            continue
         try:
-            while mine:
-                number, former = next(reversed(mine.items()))
-                if signal.getsignal(number) == handler:
-                    signal.signal(number, former)
-                elif saving.get(number) == handler:  # a save stands in for it
-                    saving[number] = former
-                mine.pop(number, None)
-        except BaseException as error:  # a handler that is back has raised at once: the others go back all the same
+            if signal.getsignal(number) is _on_signal:
+                signal.signal(number, _former[number])
+        except BaseException as error:  # the handler that is back has raised at once: the others go back all the same
             raised = error
+        _former.pop(number, None)  # only now: a signal in between would have met nobody
     if raised is not None:
         raise raised
 
 
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Do what the signal would do without us, or remember it; what would end the process is an exception."""
+    if _saves or _is_shielded(frame):
+        _waiting.append(number)
+    elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
+        _send_again(number)
+    else:
+        # The program may have kept this handler beyond the block: Ctrl-C is what it is elsewhere then.
+        former = _former.get(number, signal.default_int_handler if number == signal.SIGINT else None)
+        try:
+            if not callable(former):
+                raise SystemExit(128 + number)
+            former(number, frame or sys._getframe())
+        except BaseException as stop:
+            try:
+                setattr(stop, _MARK, number)
+            except Exception:  # some have no room for it
+                pass
+            raise
+
+
 def act_on_waiting() -> None:
     """Let signals take effect that came while something was shielded."""
-    if not _waiting or threading.current_thread() is not threading.main_thread():
+    if not _waiting or _saves or not _is_main():
         return
     number = _waiting.pop(0)
-    handler = signal.getsignal(number)
     try:
-        if callable(handler) and _is_closing():
-            _send_again(number)
-        elif callable(handler):
-            handler(number, None if handler == _on_stop else sys._getframe())  # no frame: nothing is shielded any more
-        else:
+        if not callable(signal.getsignal(number)):
             signal.raise_signal(number)
+        elif sys.exc_info()[0] is GeneratorExit:
+            _send_again(number)
+        elif signal.getsignal(number) is _on_signal:
+            _on_signal(number, None)  # no frame: nothing is shielded any more
+        else:
+            signal.getsignal(number)(number, sys._getframe())
     finally:  # it may raise; those that came after it count too
         act_on_waiting()
 
@@ -170,18 +182,13 @@ def _is_shielded(frame: FrameType | None) -> bool:
     return False
 
 
-def _is_closing() -> bool:
-    """Whether a generator is being closed: where that is because it goes, what is raised is dropped."""
-    return sys.exc_info()[0] is GeneratorExit
-
-
-def _is_unwinding(frame: FrameType | None) -> bool:
-    """Whether an exception has just come to where this frame handles it, and nothing has run there yet.
-
-    The second of two signals that come at once is handled at that point in CPython 3.10, before `__exit__` is called.
-    """
-    trace = sys.exc_info()[2]
-    return trace is not None and trace.tb_frame is frame and frame is not None and trace.tb_lasti == frame.f_lasti
+def _on_dropped(dropped: Any) -> None:
+    """Take the place of `sys.unraisablehook`, which is told of what Python drops."""
+    number = getattr(dropped.exc_value, _MARK, None)
+    if number is not None:
+        _send_again(number)
+    else:
+        _former_hook(dropped)
 
 
 def _send_again(number: int) -> None:
@@ -199,11 +206,12 @@ def _send_later(number: int) -> None:
 
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
-    global _blocks
-    _blocks = 0
+    global _blocks, _saves
+    if _blocks and sys.unraisablehook is _on_dropped:
+        sys.unraisablehook = _former_hook
+    _blocks = _saves = 0
     _waiting.clear()
-    _step_aside(_remember)
-    _step_aside(_on_stop)
+    _step_aside()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
-from ._files import DigestingFile
-from ._progress import Stamp
+from ._typing import Any
 
 __all__ = ["Functions", "Object"]
-
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class Object:
     """An object that is pickled to its path. What is saved is what `value` is at that time."""
 
-    def __init__(self, value: Any, path: str) -> None:
-        self.value, self.path = value, path
+    is_contained = False  # it is staged as a file beside its place
 
-    def save(self, path: str) -> Stamp:
-        """Pickle the object to `path`, flushed."""
+    def __init__(self, value: Any, path: str, name: str) -> None:
+        self.value, self.path, self.name = value, path, name
+        self.is_reached = False  # by the program, through `counter.object`: read or assigned
+        self.is_judged = False
+
+    def save(self, path: str) -> None:
+        """Pickle the object to a new file."""
         import pickle
 
-        with DigestingFile(path) as file:
+        with open(path, "xb") as file:
             pickle.dump(self.value, file, pickle.HIGHEST_PROTOCOL)
-        return file.stamp
 
     def load(self) -> None:
         """Unpickle the object from its path."""
@@ -37,23 +36,46 @@ class Object:
             self.value = pickle.load(file)
 
     def rehearse(self) -> None:
-        """Pickle the object to nowhere, so that what cannot be pickled is known before the loop and not after it."""
+        """Pickle the object to nowhere, so that what cannot be pickled is known before the loop and not after it.
+
+        Of a number a new one, that is equal, is held from now on: a literal is referred to by the code as well.
+        """
         import pickle
 
-        pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(self.value)
+        if type(self.value) in _NUMBERS:
+            self.value = pickle.loads(pickle.dumps(self.value))
+        else:
+            pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(self.value)
+
+    def is_out_of_reach(self) -> bool:
+        """Whether nobody can be changing the object; tells so once.
+
+        The references to it are compared with those to a new object that is held in the same way. Numbers that Python
+        keeps (0, 1, ...) have many: they are out of reach as long as none was assigned to `counter.object`.
+        """
+        if self.is_reached or self.is_judged:
+            return False
+        self.is_judged = True
+        fresh = Object(object(), "", "")
+        if sys.getrefcount(self.value) <= sys.getrefcount(fresh.value):
+            return True
+        return isinstance(self.value, bool) or (type(self.value) is int and int(hex(self.value), 16) is self.value)
 
 
 class Functions:
     """A function that saves to its path, and one that loads from it. `as_given` makes a path of the user's type."""
+
+    is_contained = True  # it is staged in a folder: the functions are promised the name of the file
 
     def __init__(
         self,
         saver: Callable[[Any], object],
         loader: Callable[[Any], object],
         path: str,
+        name: str,
         as_given: Callable[[str], Any],
     ) -> None:
-        self.saver, self.loader, self.path, self.as_given = saver, loader, path, as_given
+        self.saver, self.loader, self.path, self.name, self.as_given = saver, loader, path, name, as_given
 
     def save(self, path: str) -> None:
         """Have the user's function write to `path`."""
@@ -65,6 +87,13 @@ class Functions:
 
     def rehearse(self) -> None:
         """Do nothing: what a function writes is known when it has written it."""
+
+    def is_out_of_reach(self) -> bool:
+        """Whether nobody can be changing what it saves, which cannot be known."""
+        return False
+
+
+_NUMBERS = (int, float, complex)
 
 
 class _Nowhere:

@@ -1,158 +1,79 @@
-"""The only module that touches files: lock, write in place, stage, commit, recover, remove.
+"""The commit: what belongs to a moment is written, counts, and comes to its place; recovery and removal.
 
-A position saved alone overwrites one record of the progress file in place (see `_progress`). Everything else is a
-commit:
+A moment to which nothing belongs is a record in the progress file (see `_journal`). Of all others:
 
-1. *Name.* A path that is new to the progress file is written into it before anything is made there.
-2. *Stage.* New contents go into a hidden folder beside each final path, `.sum.pickle.3f9a1c02-7`, which carries the
-   id of the progress file and the number of the save. They are flushed, their folders too ("fsync of a file does not
-   ensure that the entry in the directory has reached disk": fsync(2)).
-3. *Publish.* A new progress file that names them, with sizes and digests, is written beside the old one, flushed,
-   locked, and put in its place by one `os.replace`, which is atomic (rename(2)). Before it the old save counts, after
-   it the new.
-4. *Settle.* What was there is moved aside into the hidden folder, what was staged is moved to its place, and the hidden
-   folder is deleted; so is what the save before had and the new one has not.
+1. *Stage.* New contents are written beside each final path, `.sum.pickle.3f9a1c02-a`, and flushed, then the folders
+   that they are in ("fsync does not ensure that the entry in the directory has reached disk": fsync(2)).
+2. *Count.* A record that names them, with sizes and digests, is written and flushed. Before it the save before counts,
+   after it this one.
+3. *Settle.* What was staged is moved to its place, a file by replacing, a folder once the old one has been moved aside;
+   what the save before had, and this one has not, is deleted. The folders are flushed before the next record.
 
-A crash before 3 leaves hidden folders numbered one above the save that counts: debris, deleted at the next start. A
-crash after 3 leaves some of 4 undone: the next start does the rest, for the progress file names every path and what
-is to be there. A removal is a commit of nothing, after which the progress file itself goes. What carries another size
-or digest than the progress file names is somebody else's, and is never touched.
+A crash before 2 leaves staged contents that no record names: they go at the next start. A crash after 2 leaves some of
+3 undone: the next start does the rest. Which is which, sizes and digests tell. Staged names carry a mark made of where
+the progress file is, and alternate from save to save, so that a move which was lost with the power finds its source
+again. A removal is a save to which nothing belongs; its record says so, and then the progress file goes.
+
+What carries another size or digest than the two records name is somebody else's, and is never touched.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from stat import S_ISREG
+from binascii import crc32
+from collections.abc import Callable, Mapping
 
-from . import _files
-from ._errors import RestartError, describe
-from ._progress import RECORD_SIZE, Header, Stamp, blank, decode, encode, recorder
+from . import _files, _lock
+from ._errors import RestartError, describe, failing
+from ._journal import Journal, Teller
+from ._lock import Lock
+from ._progress import files_of, relative
 from ._signals import held
+from ._typing import Any, Moment, Stamp
 
-__all__ = ["Storage", "opened", "require_folder"]
+__all__ = ["Storage", "require_folder"]
 
-TYPE_CHECKING = False  # to import `typing` takes as long as to import all the rest
-if TYPE_CHECKING:
-    from typing import Any, TypeVar
-
-    F = TypeVar("F", bound=Callable[..., None])
-
-START_SECONDS = 2.0  # how long another process may take to make the progress file, which tells who it is
-FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
-_WAY_OUT = "put it back, or delete {} and what was saved with it to start afresh"
-
-_opened: dict[str, Storage] = {}  # the storages of this process that hold their progress file, by path
-_staging: set[int] = set()  # descriptors of progress files that are being written, with the lock on them
-_guard = threading.RLock()
-_unreleased: list[Storage] = []  # what is to be released as soon as nobody is at work
-
-
-class _exclusive(held):
-    """One start, commit or take-over at a time, and none that a signal breaks off."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        _guard.acquire()
-
-    def __exit__(self, *failure: object) -> None:
-        _guard.release()
-        _release_waiting()
-        super().__exit__(*failure)
-
-
-def _alone(*words: str) -> Callable[[F], F]:
-    """Make a method wait for its turn, do nothing in a forked child, and say in `words` what the disk did not do."""
-
-    def decorate(method: F) -> F:
-        def alone(self: Storage, *arguments: Any, **named: Any) -> None:
-            with _exclusive():
-                if self._may_write():
-                    try:
-                        method(self, *arguments, **named)
-                    except OSError as error:
-                        raise self._failed(error, *words) from error
-
-        alone.__doc__ = method.__doc__
-        return alone  # type: ignore[return-value]
-
-    return decorate
-
-
-def opened() -> list[Storage]:
-    """Return the storages that this process has open."""
-    return list(_opened.values())
+_open: weakref.WeakSet[Storage] = weakref.WeakSet()
 
 
 class Storage:
-    """A progress file and all that is saved with it, locked for this process from `acquire` to `release` or `remove`.
+    """A progress file and all that is saved with it, locked for this process from `open` to `release` or `remove`.
 
     Args:
         path: Where the progress file is, absolute and without links.
         name: The path as the user gave it, for messages.
-        loop: What the progress file shall say of the loop.
+        is_busy: Whether a loop is running with it in another live thread. Held weakly.
     """
 
-    def __init__(self, path: str, name: str, loop: dict[str, Any] | None = None) -> None:
-        self.path, self.name = path, name
-        self.folder = os.path.dirname(path)
-        self._staged = _staged_of(path)
-        self._lock: int | None = None  # the descriptor that carries the lock: to close it is to give up the lock
-        self._writer: int | None = None  # the one that records are written with; None: look before writing
-        self._lost = ""  # why this storage may not be used any more
-        self._own_identity: tuple[int, int] | None = None  # of the progress file that is ours
+    def __init__(self, path: str, name: str, is_busy: Callable[[], bool]) -> None:
+        self.path, self._name = path, name
+        self._lock = lock = Lock(path, name, is_busy, self._lose)
         self._process = os.getpid()  # a child of fork saves nothing
-        self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
+        self._turn = threading.RLock()
+        self._staged: dict[str, str] = {}  # what counts but is not in its place yet, by path
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self.loop = loop or {}
-        self.position = 0
-        self.header = blank("", {})
-        self.age = 0.0  # seconds since the last save, when it was read
-        self._slots = (0, 0)  # where the next record goes, and the one that is flushed
-        self.acquire()
+        self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
+        weakref.finalize(self, lock.release)
+        _open.add(self)
+        try:
+            with (
+                held(),
+                _lock.turn,
+                failing(f"{name}: cannot be used", "it may be another user's; mend that and run again"),
+            ):
+                lock.take(takes_over=True)
+                self._journal = Journal(path, name)
+                self._recover()
+        except BaseException:  # a signal that came meanwhile, too
+            lock.release()
+            raise
 
-    # From the start to the end.
-
-    def acquire(self) -> None:
-        """Lock the progress file, or make one without a save; finish what a crash has left undone.
-
-        Raises:
-            RestartError: in use by another process, not a progress file, a folder that cannot be written.
-        """
-        with _exclusive():
-            other = _opened.get(self.path)
-            if other is not None:
-                other._lose(f"{self.name}: a newer counter for the same path has taken over; use that one")
-            if os.path.isdir(self.path):
-                raise RestartError(f"{self.name}: a folder; give the path of a file")
-            require_folder(self.folder, self.name)
-            self._give_up = time.monotonic() + START_SECONDS
-            try:
-                while not (self._resume() if os.path.lexists(self.path) else self._create()):
-                    pass
-            except OSError as error:
-                raise RestartError(f"{self.name}: cannot be used: {describe(error)}; choose another path") from error
-
-    def release(self) -> None:
-        """Let go of the progress file. One without a save goes, unless a loop inside has one.
-
-        The garbage collector may call this at any moment, in a thread that a save waits for, too. So it waits for none.
-        """
-        with held():
-            _unreleased.append(self)
-            _release_waiting()
-
-    @_alone("removed", "run again to finish the removal")
-    def remove(self) -> None:
-        """Delete the progress, all that was saved with it, and what loops inside have left.
-
-        Raises:
-            RestartError: where the disk fails; the next start finishes the removal then.
-        """
-        self._remove()
+    @property
+    def newest(self) -> Moment | None:
+        """The moment that is saved."""
+        return self._journal.newest
 
     @property
     def is_of_this_process(self) -> bool:
@@ -162,467 +83,317 @@ class Storage:
     @property
     def is_lost(self) -> bool:
         """Whether a newer counter has taken over."""
-        return bool(self._lost)
+        return self._lock.is_lost
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it is open, and no newer counter has taken over."""
+        return self._lock.is_held
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last save, when it was read."""
+        return self._journal.age
+
+    def files(self) -> list[str]:
+        """The paths of all that was saved with the progress."""
+        return list(files_of(self.newest))
+
+    def stop_telling(self) -> None:
+        """Let the next save of a position alone describe the moment anew: a loop has begun."""
+        self._journal.stop_telling()
+
+    def _lose(self) -> None:
+        with self._turn:  # a save in another thread comes to its end
+            self._journal.let_go()
+
+    def drop(self) -> None:
+        """In a forked child: the progress file is the parent's. A thread that is not in the child may be saving."""
+        self._turn = threading.RLock()
+        self._journal.let_go()
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
-        if self._lost:
-            raise RestartError(self._lost)
+        if self._lock.is_lost:
+            raise RestartError(f"{self._name}: a newer counter for the same path has taken over; use that one")
 
-    @property
-    def is_saved(self) -> bool:
-        """Whether there is a save; position 0 with nothing registered is none."""
-        return (
-            self.position > 0
-            or any(self.header.files.values())
-            or bool(self.header.loop.get("finished"))
-            or self.header.over
-        )
-
-    def _release(self) -> None:
-        try:
-            if not self.is_saved and not any(map(os.path.lexists, self.header.inner_files)):
-                self._unlink()
-        except (OSError, RestartError):  # an empty progress file more or less
-            pass
-        self._close()
+    def release(self, is_kept: bool = False) -> None:
+        """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
+        if not self.is_of_this_process:
+            return
+        with held(), self._turn:
+            try:
+                self._journal.close()
+                if is_kept:
+                    self._journal.leave_behind()
+            except OSError as error:
+                raise self._failed(error) from error
+            finally:
+                self._lock.release()
 
     # Saving.
 
-    def write(self, position: int) -> None:
-        """Save the position alone: one small write to an open file, flushed once a second."""
-        writer = self._writer
-        if writer is None:
-            self._look_and_write(position)
-            return
-        try:
-            if _files.write_at(writer, self._record(position), self._slots[0]) < RECORD_SIZE - 1:
-                raise OSError("only a part could be written")
-        except OSError as error:
-            raise self._failed(error) from error
-        self.position = position
-        if time.monotonic() > self._due:
-            self.flush()
-
-    @_alone()
-    def flush(self) -> None:
-        """Bring the position to the device, and publish it where a file is published on closing."""
-        if self._writer is None:
-            return
-        os.fsync(self._writer)
-        self._slots = self._slots[1], self._slots[0]
-        self._due = time.monotonic() + FLUSH_SECONDS
-        self.pause()
-        if not self._open_writer():
-            self._publish(self.position, self.header)
-
-    def pause(self) -> None:
-        """Close the writer, so that the next `write` looks first."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            os.close(writer)
-
-    @_alone()
-    def commit(
-        self, position: int, writers: Mapping[str, Callable[[str], Stamp | None]], kept: Iterable[str] = ()
+    def save(
+        self,
+        moment: Moment,
+        told: Moment,
+        states: Mapping[str, Any],
+        *,
+        teller: Teller | None = None,
+        flush: bool = False,
+        close: bool = False,
     ) -> None:
-        """Save the position and everything else as one moment.
+        """Save a moment; nothing of it counts unless all of it does.
 
         Args:
-            position: The index of the next item.
-            writers: For each path what writes the contents; called with the path to write to. It returns the stamp of
-                what it has flushed, or None.
-            kept: Paths that were saved before and stay as they are. All others go.
+            moment: What to save. The stamps of what is in `states` are filled in.
+            told: Which of the loops in it tells its position.
+            states: What to save with it, by path; all else that it names stays as it is.
+            teller: See `Journal.write`; `flush` and `close` likewise.
 
         Raises:
-            RestartError: where a writer or the disk fails. The save before is still whole then.
+            RestartError: a function or the disk fails. The save before is still whole then.
         """
-        self._settle()  # what a failure has left undone
-        old = self.header.files
-        for path in writers:
-            self.check(path)
-        if writers.keys() - old.keys():
-            self._publish(self.position, self.header.but(files={**dict.fromkeys(writers), **old}))
-            old = self.header.files
-        files = {path: old[path] for path in kept}
-        self._stage_and_publish(position, writers, self.header.but(loop=self.loop, files=files), old)
-        self._settle()
+        with held(), self._turn:
+            if not self._may_write():
+                return
+            try:
+                self._settle()
+                if states or files_of(self.newest):
+                    self._commit(moment, told, states, close)
+                else:
+                    self._flush_folders()
+                    self._journal.write(moment, told, teller=teller, flush=flush, close=close)
+            except OSError as error:
+                raise self._failed(error) from error
 
-    @_alone()
-    def claim(self, path: str) -> None:
-        """Name the progress file of a loop inside this one before it is made, so that it cannot outlive this one."""
-        self.pause()
-        inner_files = self.header.inner_files
-        if path not in inner_files:
-            there = [inner for inner in inner_files if any(map(os.path.lexists, (inner, _staged_of(inner))))]
-            self._publish(self.position, self.header.but(inner_files=[*there, path]))
-
-    # What was saved.
-
-    def check(self, path: str) -> None:
-        """Raise where something stands at `path` that this storage has not put there, or its name is too long."""
+    def _commit(self, moment: Moment, told: Moment, states: Mapping[str, Any], close: bool) -> None:
+        journal, before = self._journal, self.newest
+        journal.is_here()  # a mount may have gone: nothing is staged beneath it
+        letter = "ab"[before["save"] % 2 if before else 0]  # alternates, from one process to the next as well
         try:
-            os.lstat(self._workplace(path, 10**9))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise RestartError(f"{path}: cannot be saved: {describe(error)}; give another path") from error
-        stamp = self.header.files.get(path)
-        if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
-            wrong = "changed by somebody else since it was saved" if stamp else "exists already, and was not saved"
-            raise RestartError(f"{path}: {wrong} with {self.name}; move it away, or give another path")
-
-    def holds(self, path: str) -> bool:
-        """Whether something is saved at `path`; if so, it is there and as it was saved.
-
-        Raises:
-            RestartError: it is missing, changed or damaged, or foreign.
-        """
-        stamp = self.header.files.get(path)
-        if stamp is None:
-            self.check(path)
-        elif not os.path.lexists(path):
-            raise RestartError(f"{path}: missing, but {self.name} was saved with it; {_WAY_OUT.format(self.name)}")
-        elif stamp != _files.stamp_of(path):
-            raise RestartError(f"{path}: changed or damaged since it was saved; {_WAY_OUT.format(self.name)}")
-        else:
-            self._seen[path] = _files.look(path)
-        return stamp is not None
-
-    # The start.
-
-    def _create(self) -> bool:
-        """Make a progress file without a save; return False where somebody else was faster.
-
-        It appears whole and locked. Two that start at once meet at the staged file: one gets the lock on it.
-        """
-        lock = self._open_locked(self._staged, os.O_CREAT)
-        if lock is None:
-            return False
-        if os.path.lexists(self.path):
-            self._discard(lock)
-            return False
-        header = blank(os.urandom(4).hex(), {**self.loop, "finished": False})
-        self._put_in_place(lock, header.but(inner_files=self.header.inner_files), 0, is_flushed=False)
-        return True
-
-    def _resume(self) -> bool:
-        """Take up the progress file that is there; return False where it went away, or said that the work is done."""
-        lock = self._open_locked(self.path, 0)
-        if lock is None:
-            return False
-        try:
-            with open(lock, "rb", closefd=False) as file:
-                data = file.read()
-            self.age = time.time() - os.fstat(lock).st_mtime
-            progress = decode(data, self.folder)
-        except BaseException as error:
-            os.close(lock)
-            if isinstance(error, ValueError):
-                raise RestartError(f"{self.name}: {error}; move it away, or give another path") from error
-            raise
-        record = recorder(progress.seal, progress.use + 1, os.getpid(), _files.host_name())
-        identity = _files.identity(os.fstat(lock))
-        if _files.WINDOWS:  # moves no file over an open one
-            os.close(lock)
-        self._adopt(lock, identity, progress.header, progress.position, record, len(data))
-        self._slots = progress.slots
-        self._is_flushed = self.is_saved
-        try:
-            self._recover()
-        except BaseException:
-            self._close()
-            raise
-        return _opened.get(self.path) is self
-
-    def _recover(self) -> None:
-        """Finish what was begun: roll a commit forward, delete what was staged for the next one, end a removal."""
-        self._settled = False
-        if not _files.clear_unlocked(self._staged):
-            raise self._foreign(self._staged)
-        for path in self.header.files:
-            _files.delete(self._workplace(path, self.header.save + 1))
-        self._settle()
-        if self.header.over:
-            self._remove()
-        elif self._open_writer():  # say who uses it now
-            self.write(self.position)
-            self.pause()
-
-    def _open_locked(self, path: str, flags: int) -> int | None:
-        """Open and lock the file at `path`; None where it was not the one at that path any more when the lock came."""
-        try:
-            if os.path.lexists(path) and not S_ISREG(os.stat(path).st_mode):  # one look: another process may remove it
-                raise self._foreign(path) if flags else RestartError(f"{self.name}: not a file; give another path")
-            lock = os.open(path, os.O_RDWR | _files.BINARY | flags, 0o666)
-        except FileNotFoundError:
-            if flags and not os.path.isdir(self.folder):
-                raise
-            return None
-        try:
-            if not _files.lock(lock):
-                holder = self._holder(lock)
-                if holder is None and time.monotonic() < self._give_up:
-                    time.sleep(0.001)
-                    os.close(lock)
-                    return None
-                by = holder or "another process"
-                raise RestartError(f"{self.name}: in use by {by}; wait for it to end, or stop it")
-            if _files.identity(os.stat(path)) == _files.identity(os.fstat(lock)):
-                if flags and not _files.is_staged(lock):
-                    raise self._foreign(path)
-                return lock
-        except FileNotFoundError:
-            pass
-        except BaseException as error:
-            if flags and isinstance(error, OSError):
-                self._discard(lock)
+            stamps = {path: self._stage(path, state, letter) for path, state in states.items()}
+            _fill_in(moment, stamps)
+            self._flush_folders()
+            journal.write(moment, told, flush=True, close=close)
+        finally:
+            if journal.newest is before:  # it does not count
+                for path in states:
+                    _files.clear(self._beside(path, letter))
             else:
-                os.close(lock)
-            raise
-        os.close(lock)
-        return None
+                self._staged = {path: self._beside(path, letter) for path in states}
+        self._settle()
 
-    def _holder(self, lock: int) -> str | None:
+    def _stage(self, path: str, state: Any, letter: str) -> Stamp:
+        """Write new contents beside their final path, and bring them to the device."""
+        place, base = self._beside(path, letter), os.path.basename(path)
+        _files.delete(place)
+        new = os.path.join(place, base) if state.is_contained else place
+        if state.is_contained:
+            os.mkdir(place)
+        self._unflushed.add(os.path.dirname(path))
         try:
-            with open(lock, "rb", closefd=False) as file:
-                return decode(file.read(), self.folder).holder
-        except (OSError, ValueError):  # it is only just being made
-            return None
+            state.save(new)
+        except Exception as error:
+            raise self._failed(error, f"saved, writing {path}") from error
+        if state.is_contained:
+            found = os.listdir(place)
+            if found != [base]:
+                wrote = " and ".join(sorted(found)) or "nothing there"
+                raise RestartError(
+                    f"{path}: the function to save it wrote {wrote}; have it write to the path that it is given"
+                )
+        stamp = _files.flush_and_stamp(new)
+        if state.is_contained:
+            _files.flush_folder(place)
+        self._require_ours(path)
+        return stamp
 
-    # The end.
+    def remove(self, *, is_done: bool = True) -> None:
+        """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well.
+
+        Raises:
+            RestartError: where the disk fails; the next start finishes the removal then.
+        """
+        with held(), self._turn:
+            try:
+                if self._may_write():
+                    self._settle()
+                    self._remove()
+            except OSError as error:
+                raise self._failed(error, "removed", "run again to finish the removal") from error
+            finally:
+                if is_done:
+                    self.release()
 
     def _remove(self) -> None:
-        for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
-            _remove_inner(path, self)
-        if self.header.files:
-            self._publish(self.position, self.header.but(files={}), self.header.files, over=True)
+        if files_of(self.newest):
+            self._flush_folders()
+            nothing = {"path": self.path, "position": 0, "files": {}, "inside": [], "removed": True}
+            self._journal.write(nothing, nothing, flush=True)
             self._settle()
         self._flush_folders()
-        self._unlink()
-        if self._is_flushed and os.path.isdir(self.folder):  # or a power failure might bring back what is done
-            _files.flush_folder(self.folder)
-        self._close()
-
-    def _unlink(self) -> None:
-        """Delete the progress file. The names of loops inside stay known: the loop may go on and save again."""
-        if self._is_here():
-            os.unlink(self.path)
-        self.position, self.header = 0, blank("", {}).but(inner_files=self.header.inner_files)
-
-    def _close(self) -> None:
-        self.pause()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            if self.is_of_this_process:  # a forked child would take the lock from its parent
-                _files.unlock(lock)
-            os.close(lock)
-        if _opened.get(self.path) is self:
-            del _opened[self.path]
-
-    def _lose(self, reason: str) -> None:
-        """Be taken over. A thread may be about to write: the writer stays open, or it would hit another file."""
-        self._lost = reason
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            weakref.finalize(self, os.close, writer)
-        self._close()
-
-    # The commit.
+        self._journal.remove()
 
     def _may_write(self) -> bool:
-        """Whether there is anything to do; make sure of the lock if so."""
+        """Whether there is anything to do; take the lock again where it was let go of."""
         if not self.is_of_this_process:
             return False
         self.require_current()
-        user = _opened.get(self.path)
-        if user is not None and user is not self:
-            self._lost = f"{self.name}: a newer counter for the same path is in use; use that one"
-            self.require_current()
-        if user is None:  # released: the loop was left, but is saved or removed after all
-            known = self.header.id, self.header.save, self.position
-            self.acquire()
-            if self.is_saved and known != (self.header.id, self.header.save, self.position):
-                self._close()
-                raise RestartError(f"{self.name}: saved by another counter since; make a new counter")
+        if not self._lock.is_held:
+            self._lock.take(takes_over=False)
+            try:
+                self._journal.is_here()
+            except BaseException as error:
+                self._lock.release()
+                if isinstance(error, RestartError):
+                    raise RestartError(f"{self._name}: saved by another counter since; make a new one") from error
+                raise
         return True
 
-    @_alone()
-    def _look_and_write(self, position: int) -> None:
-        for path in reversed(self.header.inner_files):  # a later loop never looks done before an earlier one
-            _remove_inner(path, self, position)
-        if self._is_flushed and not self.header.over and self.loop == self.header.loop and self._open_writer():
-            self.write(position)
-        else:
-            self._publish(position, self.header.but(loop=self.loop))
-            self._open_writer()
-
-    def _open_writer(self) -> bool:
-        """Open the progress file for records; False where somebody has deleted it."""
-        if not self._is_here():
-            return False
-        self._writer = os.open(self.path, os.O_RDWR | _files.BINARY)
-        return True
-
-    def _is_here(self) -> bool:
-        """Whether our progress file is at its path; raise where another one is."""
-        try:
-            here = _files.identity(os.stat(self.path))
-        except FileNotFoundError:
-            return False
-        if here != self._own_identity:
-            raise RestartError(f"{self.name}: replaced by somebody else while in use; move that away and run again")
-        return True
-
-    def _stage_and_publish(
-        self,
-        position: int,
-        writers: Mapping[str, Callable[[str], Stamp | None]],
-        header: Header,
-        old: Mapping[str, Stamp | None],
-    ) -> None:
-        number = self.header.save + 1
-        try:
-            files = header.files | {path: self._stage(path, number, write) for path, write in writers.items()}
-            self._publish(position, header.but(files=files), old)
-        except BaseException:
-            if self.header.save < number:
-                for path in writers:
-                    _files.clear(self._workplace(path, number))
-            raise
-
-    def _stage(self, path: str, number: int, write: Callable[[str], Stamp | None]) -> Stamp:
-        """Write new contents beside their final path, and bring them to the device."""
-        place, base = self._workplace(path, number), os.path.basename(path)
-        os.mkdir(place)
-        try:
-            stamp = write(os.path.join(place, base))
-        except Exception as error:
-            raise self._failed(error, f"saved, writing {path}") from error
-        found = os.listdir(place)
-        if found != [base]:
-            wrote = " and ".join(sorted(found)) or "nothing at all"
-            raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
-        if stamp is None:
-            _files.flush(os.path.join(place, base))
-            stamp = _files.stamp_of(os.path.join(place, base))
-        _files.flush_folder(place)
-        self._unflushed.add(os.path.dirname(path))
-        self.check(path)  # once more: what wrote it may have written there as well
-        return stamp
-
-    def _publish(
-        self, position: int, header: Header, before: Mapping[str, Stamp | None] | None = None, over: bool = False
-    ) -> None:
-        """Make `header` and `position` count, all at once."""
-        self._settle()
-        self._flush_folders()
-        former = {path: stamp for path, stamp in (before or {}).items() if stamp}
-        self._give_up = time.monotonic() + START_SECONDS
-        while (lock := self._open_locked(self._staged, os.O_CREAT)) is None:
-            # Another process has started, and is about to see that it came too late.
-            if time.monotonic() > self._give_up:
-                raise RestartError(f"{self.name}: another process starts with it; stop one of the two")
-        header = header.but(save=self.header.save + 1, before=former, over=over)
-        self._put_in_place(lock, header, position, is_flushed=True)
-        self._settled = not (header.files or former)
-        _files.flush_folder(self.folder)
-
-    def _put_in_place(self, lock: int, header: Header, position: int, is_flushed: bool) -> None:
-        """Write a whole progress file to the staged one behind `lock`, move it to its place, and use it from now on."""
-        header = header.but(written=_files.now(), process=os.getpid(), host=_files.host_name())
-        _staging.add(lock)
-        try:
-            data, record = encode(header, position, self.folder)
-            _write_over(lock, data)
-            if is_flushed:
-                os.fsync(lock)
-            identity = _files.identity(os.fstat(lock))
-            self._is_here()
-            self.pause()
-            if _files.WINDOWS:  # moves no open file
-                os.close(lock)
-            _files.replace(self._staged, self.path)
-            self._adopt(lock, identity, header, position, record, len(data))
-        except BaseException:
-            self._discard(lock)
-            raise
-        finally:
-            _staging.discard(lock)
-        self._is_flushed = is_flushed
-
-    def _discard(self, lock: int) -> None:
-        """Delete the staged file, and only then give up the lock on it: another process may stage one right after."""
-        if _files.WINDOWS:  # deletes no open file
-            _files.close(lock)
-        _files.clear(self._staged)
-        _files.close(lock)
-
-    def _adopt(
-        self,
-        lock: int,
-        identity: tuple[int, int],
-        header: Header,
-        position: int,
-        record: Callable[[int], bytes],
-        size: int,
-    ) -> None:
-        """Use the progress file behind `lock` from now on."""
-        self._close()
-        self._own_identity = identity
-        self._lock = None if _files.WINDOWS else lock
-        _opened[self.path] = self
-        self.header, self.position, self._record = header, position, record
-        self._slots = size - RECORD_SIZE, size - 2 * RECORD_SIZE
-        self._settled = True
-        self._due = time.monotonic() + FLUSH_SECONDS
+    # Settling: in a commit, and after a crash.
 
     def _settle(self) -> None:
-        """Bring what was published to its place, and delete what the save before had and this one has not."""
-        if self._settled:
-            return
-        header = self.header
-        paths = header.files.keys() | header.before.keys()
-        for path in paths:
-            stamp = header.files.get(path)
-            if stamp:
-                self._place(path, stamp)
-            elif path in header.before and os.path.lexists(path) and self._is_ours(path, header.before[path]):
-                self._set_aside(path)
-        self._flush_folders()  # or a power failure might keep the deletion and lose the move
-        for path in paths:
-            _files.delete(self._workplace(path, header.save))
+        """Bring what counts to its place, and delete what the save before had and this one has not."""
+        new, old = files_of(self._journal.newest), files_of(self._journal.other)
+        for path, place in list(self._staged.items()):
+            if path in new:
+                self._move_in(path, place, old.get(path))
+            _files.clear(place)
+            del self._staged[path]
             self._unflushed.add(os.path.dirname(path))
-        self._settled = True
+        for path in [path for path in old if path not in new]:
+            if os.path.lexists(path) and self._is_ours(path, old[path]):
+                self._delete(path)
 
-    def _place(self, path: str, stamp: Stamp) -> None:
-        place, base = self._workplace(path, self.header.save), os.path.basename(path)
-        new = os.path.join(place, base)
-        if not os.path.lexists(new):  # in its place already, or kept
+    def _move_in(self, path: str, place: str, former: Stamp | None) -> None:
+        new = os.path.join(place, os.path.basename(path)) if _files.is_folder(place) else place
+        if not os.path.lexists(new):  # in its place already
             return
-        former = self.header.before.get(path)
-        if os.path.lexists(path):
-            if not (former and self._is_ours(path, former)):
-                raise RestartError(f"{path}: belongs to no save of {self.name}; move it away and run again")
-            os.rename(path, new + ".former")
-        os.rename(new, path)
+        if os.path.lexists(path) and not (former and self._is_ours(path, former)):
+            raise RestartError(f"{path}: belongs to no save of {self._name}; move it away and run again")
+        if _files.is_folder(path) or _files.is_folder(new):
+            self._delete(path)
+        _files.replace(new, path)
         self._seen[path] = _files.look(path)
-        self._unflushed.add(os.path.dirname(path))
 
-    def _set_aside(self, path: str) -> None:
-        """Move something out of its place before it is deleted, so that half a folder is never taken for the whole."""
-        place = self._workplace(path, self.header.save)
-        _files.delete(place)
-        os.mkdir(place)
-        os.rename(path, os.path.join(place, os.path.basename(path)))
-        self._unflushed.add(os.path.dirname(path))
+    def _delete(self, path: str) -> None:
+        """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
 
-    def _workplace(self, path: str, number: int) -> str:
-        folder, base = os.path.split(path)
-        return os.path.join(folder, f".{base}.{self.header.id}-{number}")
+        A folder from the lower layer of an overlay cannot be moved. Beside it a mark says that it is being deleted.
+        """
+        self._unflushed.add(os.path.dirname(path))
+        if not _files.is_folder(path):
+            return _files.delete(path)
+        aside, gone = self._beside(path, "old"), self._beside(path, "gone")
+        try:
+            if not os.path.lexists(aside):
+                os.mkdir(aside)
+            os.rename(path, os.path.join(aside, os.urandom(4).hex()))
+        except OSError:
+            if not os.path.lexists(gone):
+                _files.create(gone, b"", is_flushed=True)
+            _files.flush_folder(os.path.dirname(path))
+            _files.delete(path)
+            _files.flush_folder(os.path.dirname(path))
+            _files.delete(gone)
+        _files.clear(aside)
+
+    def _recover(self) -> None:
+        """Finish what a crash has left undone: roll the save that counts forward, end a removal."""
+        journal = self._journal
+        new, old = files_of(journal.newest), files_of(journal.other)
+        self._unflushed.update(os.path.dirname(path) for path in {**new, **old})  # the last move may not be yet
+        for path in {**new, **old}:
+            self._clear_after_crash(path, new.get(path), old.get(path))
+        if new.keys() < old.keys() | new.keys():
+            journal.flush()
+        self._settle()
+        if journal.newest is not None and journal.newest.get("removed"):
+            self._flush_folders()
+            journal.remove()
+
+    def _clear_after_crash(self, path: str, new: Stamp | None = None, old: Stamp | None = None) -> None:
+        """Move in what was staged for `path` and counts, delete all else that was."""
+        kinds = ("gone", "a", "b", "old")
+        places = [place for kind in kinds if os.path.lexists(place := self._beside(path, kind))]
+        if places:
+            self._journal.flush()
+        for place in places:
+            if new and self._is_in_place(path, new):
+                break
+            if place.endswith("-gone"):
+                _files.delete(path)
+            elif new and not place.endswith("-old"):  # what was moved aside may look the same, and is older
+                staged = os.path.join(place, os.path.basename(path)) if _files.is_folder(place) else place
+                if self._is_in_place(staged, new):
+                    self._move_in(path, place, old)
+        if places:
+            _files.flush_folder(os.path.dirname(path))
+        for place in places:
+            _files.clear(place)
+
+    # What is at a path.
+
+    def take_up(self, state: Any, stamp: Stamp | None) -> None:
+        """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved.
+
+        Raises:
+            RestartError: it is missing, changed or damaged, or somebody else's; it cannot be loaded, or not be pickled.
+        """
+        path, afresh = state.path, f"to start afresh delete {' and '.join([self._name, *self.files()])}"
+        with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {afresh}"):
+            if stamp is None:
+                self._take_new(path)
+                load, what, advice = state.rehearse, "the object cannot be pickled", "register one that can"
+            else:
+                if not os.path.lexists(path):
+                    raise RestartError(f"{path}: missing, but {self._name} was saved with it; put it back, or {afresh}")
+                if stamp != _files.stamp_of(path):
+                    raise RestartError(
+                        f"{path}: changed or damaged since it was saved, or not closed by what wrote it; put back what "
+                        f"was saved, or {afresh}"
+                    )
+                self._seen[path] = _files.look(path)
+                load, what = state.load, "cannot be loaded"
+                advice = f"bring back the class, or the version of a library, that it was saved with, or {afresh}"
+            try:
+                load()
+            except Exception as error:
+                raise RestartError(f"{path}: {what}: {describe(error)}; {advice}") from error
+
+    def _take_new(self, path: str) -> None:
+        try:
+            os.lstat(self._beside(path, "gone"))  # the longest of our names: it may be too long
+        except FileNotFoundError:
+            pass
+        if path not in {**files_of(self.newest), **files_of(self._journal.other)}:
+            self._clear_after_crash(path)
+        self._require_ours(path)
+
+    def _require_ours(self, path: str) -> None:
+        """Raise where something stands at `path` that belongs to no save of ours."""
+        stamp = files_of(self.newest).get(path)
+        if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
+            if stamp:
+                raise RestartError(
+                    f"{path}: changed since it was saved with {self._name}, or not closed by what wrote it; "
+                    "move it away, or give another path"
+                )
+            raise RestartError(
+                f"{path}: exists already, and was not saved with {self._name}; it may be from an earlier run whose "
+                "progress file was deleted: move it away, or give another path"
+            )
 
     def _is_ours(self, path: str, stamp: Stamp) -> bool:
-        return (not os.path.isdir(path) and self._seen.get(path) == _files.look(path)) or _files.stamp_of(path) == stamp
+        return (not os.path.isdir(path) and self._seen.get(path) == _files.look(path)) or self._is_in_place(path, stamp)
+
+    def _is_in_place(self, path: str, stamp: Stamp) -> bool:
+        return os.path.lexists(path) and _files.stamp_of(path) == stamp
+
+    def _beside(self, path: str, kind: str) -> str:
+        folder, base = os.path.split(path)
+        return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(self.path, folder))):08x}-{kind}")
 
     def _flush_folders(self) -> None:
         while self._unflushed:
@@ -630,70 +401,32 @@ class Storage:
             _files.flush_folder(folder)
             self._unflushed.discard(folder)
 
-    def _foreign(self, path: str) -> RestartError:
-        return RestartError(f"{self.name}: {path} is in the way, and not of py_restart; move it away")
-
-    def _failed(self, error: Exception, what: str = "saved", advice: str = "what was saved is whole") -> RestartError:
-        return RestartError(f"{self.name}: could not be {what}: {describe(error)}; {advice}")
+    def _failed(self, error: Exception, what: str = "saved", advice: str = "") -> RestartError:
+        kept = "what was saved before is whole" if self.newest else "nothing had been saved before"
+        advice = advice or f"{kept}; mend that and run again"
+        return RestartError(f"{self._name}: could not be {what}: {describe(error)}; {advice}")
 
 
 def require_folder(folder: str, name: str) -> None:
     """Raise where nothing can be written in `folder`."""
     if not os.path.isdir(folder):
-        raise RestartError(f"{name}: the folder {folder} does not exist; create it first")
+        home = ": ~ is not expanded, give Path.home() / ... instead" if name.startswith("~") else "; create it first"
+        raise RestartError(f"{name}: the folder {folder} does not exist{home}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RestartError(f"{name}: the folder {folder} cannot be written to; choose another one")
+        raise RestartError(f"{name}: the folder {folder} cannot be written to; give a path in another one")
 
 
-def _release_waiting() -> None:
-    while _unreleased and _guard.acquire(blocking=False):
-        try:
-            storage = _unreleased.pop()
-            if _opened.get(storage.path) is storage:
-                storage._release()
-        finally:
-            _guard.release()
-
-
-def _remove_inner(path: str, outer: Storage, position: int | None = None) -> None:
-    """Delete what a loop inside has left, unless it belongs to the item at `position`."""
-    inner = _opened.get(path)
-    known = inner is not None
-    if inner is None:
-        if not os.path.isfile(path):
-            _files.clear_unlocked(_staged_of(path))  # a start that was cut short
-            return
-        try:
-            inner = Storage(path, path)
-        except RestartError:  # somebody else's by now
-            return
-    around = dict((inner.loop or inner.header.loop).get("around", ()))
-    if outer.path in around and around[outer.path] != position:
-        inner.remove()
-    elif not known:
-        inner.release()
-
-
-def _write_over(file: int, data: bytes) -> None:
-    os.lseek(file, 0, os.SEEK_SET)
-    if os.fstat(file).st_size:  # else ext4 flushes it for having been truncated (auto_da_alloc: ext4(5))
-        os.ftruncate(file, 0)
-    _files.write_all(file, data)
-
-
-def _staged_of(path: str) -> str:
-    folder, base = os.path.split(path)
-    return os.path.join(folder, f".{base}.staged")
+def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:
+    for path in moment["files"]:
+        if path in stamps:
+            moment["files"][path] = stamps[path]
+    for inner in moment["inside"]:
+        _fill_in(inner, stamps)
 
 
 def _after_fork() -> None:
-    global _guard
-    _guard = threading.RLock()  # a thread that is not in the child may have held it
-    for storage in list(_opened.values()):
-        storage._close()
-    for file in _staging:  # another thread was at work on it; the lock must go with the parent
-        _files.close(file)
-    _staging.clear()
+    for storage in list(_open):
+        storage.drop()
 
 
 if hasattr(os, "register_at_fork"):

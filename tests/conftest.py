@@ -3,10 +3,13 @@
 Nothing here is used without being asked for.
 """
 
+import json
 import logging
 import os
 import pickle
 import signal
+import sys
+import time
 import traceback
 import warnings
 
@@ -121,6 +124,59 @@ def folder(tmp_path, monkeypatch):
 def left(folder):
     """List the names in the folder."""
     return lambda: sorted(os.listdir(folder))
+
+
+def age_of(record):
+    """Return what the newest of two records has most of: the number of the save, and within it the position told."""
+    return record["save"], int(record["check"].partition("-")[0])
+
+
+def _moment(path="run"):
+    """Return the newest record of a progress file, or None where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().splitlines()[1:]
+    except FileNotFoundError:
+        return None
+    return max((json.loads(line) for line in lines if line.strip()), key=age_of)
+
+
+@pytest.fixture
+def moment(folder):
+    """Read what a progress file says, as a person does: `moment()["position"]`; None where there is no file."""
+    return _moment
+
+
+@pytest.fixture
+def position(folder):
+    """Read the newest position that a progress file tells; None where there is no file."""
+    return lambda path="run": (_moment(path) or {"position": None})["position"]
+
+
+class Clock:
+    """A clock that is set by hand. Who sleeps by it does not wait."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the package: `clock.now += 2`. Whoever has imported the function by its name has this one too."""
+    clock, real = Clock(), {time.monotonic, time.perf_counter}
+    for module in [time, *(sys.modules[name] for name in list(sys.modules) if name.startswith("py_restart"))]:
+        for name, value in list(vars(module).items()):
+            if type(value).__name__ == "builtin_function_or_method" and value in real:
+                monkeypatch.setattr(module, name, clock)
+            elif value is time.sleep:
+                monkeypatch.setattr(module, name, clock.sleep)
+    return clock
 
 
 @pytest.fixture

@@ -1,33 +1,27 @@
-"""Loop: skip, yield, count. Without files: the counter is a stand-in."""
+"""Loop: skip, yield, count. What it saves is read from the disk."""
 
+import contextlib
 import gc
+import itertools
+import os
 import sys
 import weakref
+from collections.abc import Generator
 
 import pytest
 
-from py_restart import RestartError
-from py_restart._loop import Loop, length_of
+from py_restart import RestartError, enable_counter, simple_counter
+
+NEVER = None  # a span: in a `with` that saves only where it fails
+SPANS = pytest.mark.parametrize("span", [1, 3, NEVER])
+KINDS = pytest.mark.parametrize(
+    "kind", [list, tuple, iter, lambda source: source], ids=["list", "tuple", "any", "range"]
+)
+WAS_LEFT = "run: this loop has been run or left; make another counter to go on"
 
 
-class Counter:
-    """A counter that notes what it is asked."""
-
-    _name, _is_superseded = "run", False
-
-    def __init__(self, start=0, saves=True, is_finished=False):
-        self._start, self.saves, self._is_finished = start, saves, is_finished
-        self.saved, self.calls = [], []
-
-    def _begin(self, loop):
-        self.calls.append("begin")
-        return self.saved.append if self.saves else None
-
-    def _end(self):
-        self.calls.append("end")
-
-    def _leave(self):
-        self.calls.append("leave")
+class Stop(Exception):
+    """How a job is interrupted."""
 
 
 class Source:
@@ -48,55 +42,89 @@ class Source:
         return self.drawn - 1
 
 
+@pytest.fixture
+def counted(folder):
+    """Wrap a source in a loop: `counted(source, span)`."""
+    with contextlib.ExitStack() as blocks:
+
+        def counted(source, span=1, path="run"):
+            if span is NEVER:
+                return blocks.enter_context(enable_counter(path))(source)
+            return simple_counter(path, source, save_span=span)
+
+        yield counted
+
+
+def saved_at(start, source, path="run"):
+    """Stop a loop in the item at `start`; at the end of the source, behind the loop."""
+    with contextlib.suppress(Stop), enable_counter(path) as counter:
+        for n, _ in enumerate(counter(source)):
+            if n == start:
+                raise Stop
+        raise Stop
+
+
 @pytest.mark.parametrize("start", [0, 1, 5, 7, 10])
 @pytest.mark.parametrize("span", [1, 2, 3, 5, 10, 11, sys.maxsize])
-def test_it_saves_at_each_multiple_of_the_span_and_nowhere_else(start, span):
-    """Boundaries count from item 0, whatever the start; the end is the counter's business."""
-    counter = Counter(start)
-    assert list(Loop(counter, range(10), span)) == list(range(start, 10))
-    assert counter.saved == [n for n in range(start + 1, 11) if n % span == 0]
-    assert counter.calls == ["begin", "end", "leave"]
+def test_it_saves_at_each_multiple_of_the_span_and_nowhere_else(counted, position, start, span):
+    """Boundaries count from item 0, whatever the start."""
+    saved_at(start, range(10))
+    seen = []
+    for item in counted(range(10), span):
+        seen.append(item)
+        assert position() == max([start, *(n for n in range(start, item + 1) if n % span == 0)])
+    assert seen == list(range(start, 10))
+    assert os.listdir() == []
 
 
-KINDS = pytest.mark.parametrize(
-    "kind", [list, tuple, iter, lambda source: source], ids=["list", "tuple", "any", "range"]
-)
+def test_a_loop_is_a_generator(counted):
+    """As a type checker and a progress bar see it; asking takes no item."""
+    loop = counted(range(3))
+    assert isinstance(loop, Generator)
+    assert list(loop) == [0, 1, 2]
 
 
 @KINDS
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
-def test_the_position_is_that_of_the_running_item(span, saves, kind):
-    """Before the loop, in it, at a boundary, after it."""
-    counter = Counter(2, saves)
-    loop = Loop(counter, kind(range(8)), span)
-    counter.begin = lambda loop: (lambda position: places.append((position, loop.position))) if saves else None
-    places, seen = [], []
+@SPANS
+def test_the_position_is_that_of_the_running_item(counted, span, kind):
+    """Before the loop, in it, after it."""
+    saved_at(2, kind(range(8)))
+    loop = counted(kind(range(8)), span)
     assert loop.position == 2
-    for item in loop:
-        seen.append((item, loop.position))
+    seen = [(item, loop.position) for item in loop]
     assert seen == [(n, n) for n in range(2, 8)]
-    assert all(position == at for position, at in places)
     assert loop.position == 8
 
 
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
+@SPANS
 @pytest.mark.parametrize("start", [0, 2])
-def test_the_position_in_a_list_that_grows_while_it_is_iterated(span, saves, start):
+def test_the_position_in_a_list_that_grows_while_it_is_iterated(counted, position, span, start):
     """A list of work to do, to which the items add."""
-    counter, todo, seen = Counter(start, saves), [0, 1, 2], []
-    loop = Loop(counter, todo, span)
+    saved_at(start, [0, 1, 2])
+    todo, seen = [0, 1, 2], []
+    loop = counted(todo, span)
     for item in loop:
         if len(todo) < 8:
             todo += [len(todo), len(todo) + 1]
         seen.append((item, loop.position))
+        assert span is NEVER or position() == max(start, item - item % span)
     assert seen == [(n, n) for n in range(start, 9)] and loop.position == 9
-    assert counter.saved == [n for n in range(start + 1, 10) if n % span == 0 and saves]
+
+
+@SPANS
+def test_the_position_in_a_list_that_shrinks_while_it_is_iterated(counted, span):
+    """It does not turn back; a list that is over for that counts as done."""
+    todo, seen = list(range(10)), []
+    loop = counted(todo, span)
+    for item in loop:
+        if item == 6:
+            del todo[4:]
+        seen.append((item, loop.position))
+    assert seen == [(n, n) for n in range(7)] and loop.position == 10
 
 
 @pytest.mark.parametrize("kind", [list, iter])
-def test_a_loop_that_was_left_keeps_its_position_and_not_its_items(kind):
+def test_a_loop_that_was_left_keeps_its_position_and_not_its_items(counted, kind):
     """A variable may hold the loop for the rest of the program."""
 
     class Item:
@@ -104,7 +132,7 @@ def test_a_loop_that_was_left_keeps_its_position_and_not_its_items(kind):
 
     items = [Item(), Item(), Item()]
     gone, source = weakref.ref(items[2]), kind(items)
-    loop = Loop(Counter(), source, 1)
+    loop = counted(source)
     for _ in loop:
         if loop.position == 1:
             break
@@ -113,36 +141,50 @@ def test_a_loop_that_was_left_keeps_its_position_and_not_its_items(kind):
     assert loop.position == 1 and gone() is None
 
 
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
-def test_an_item_is_drawn_when_it_is_asked_for_and_not_before(span, saves):
+def test_a_generator_is_closed_when_its_loop_is_left(counted):
+    """As by a `for` without us: what it holds open is let go of at once."""
+    closed = []
+
+    def source():
+        try:
+            yield from range(5)
+        finally:
+            closed.append(True)
+
+    loop = counted(source())
+    for _ in loop:
+        break
+    assert closed == [True]
+
+
+@SPANS
+def test_an_item_is_drawn_when_it_is_asked_for_and_not_before(counted, span):
     """A source may have side effects: no item is drawn ahead, at no boundary."""
     source = Source(10)
-    for item in Loop(Counter(0, saves), source, span):
+    for item in counted(source, span):
         assert source.drawn == item + 1
 
 
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
-def test_the_position_when_the_source_raises_is_that_of_the_item_that_is_missing(span, saves):
-    """The items before it had ended."""
-    for fails_at in range(5):
-        loop = Loop(Counter(0, saves), Source(9, fails_at), span)
-        with pytest.raises(ArithmeticError):
-            for _ in loop:
-                pass
-        assert loop.position == fails_at
+@SPANS
+@pytest.mark.parametrize("fails_at", range(5))
+def test_the_position_when_the_source_raises_is_that_of_the_item_that_is_missing(counted, position, span, fails_at):
+    """The items before it had ended, and the last boundary was saved."""
+    loop = counted(Source(9, fails_at), span)
+    with pytest.raises(ArithmeticError):
+        for _ in loop:
+            pass
+    assert loop.position == fails_at
+    assert span is NEVER or position() == (fails_at - fails_at % span or None)
 
 
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
+@SPANS
 @pytest.mark.parametrize("through", ["the loop", "its iterator"])
 @KINDS
-def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item(span, saves, through, kind):
+def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item(counted, span, through, kind):
     """As if the item had raised it; the three ways in which `throw` may be called."""
-    for arguments in ((KeyError(),), (KeyError, KeyError("x")), (KeyError, KeyError("x"), None)):
+    for number, arguments in enumerate([(KeyError(),), (KeyError, KeyError("x")), (KeyError, KeyError("x"), None)]):
         for items in (1, 2, 3, 4):
-            loop = Loop(Counter(0, saves), kind(range(9)), span)
+            loop = counted(kind(range(9)), span, f"run{number}{items}")
             driver = loop if through == "the loop" else iter(loop)
             for _ in range(items):
                 next(driver)
@@ -154,16 +196,17 @@ def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item
             assert loop.position == items - 1
 
 
-def test_throwing_with_a_traceback():
-    """The traceback is the one that was given."""
+@pytest.mark.parametrize("value", [KeyError("x"), None], ids=["a value", "a class alone"])
+def test_throwing_with_a_traceback(counted, value):
+    """The traceback is the one that was given, as with a generator."""
     try:
-        raise KeyError
-    except KeyError as error:
+        raise ArithmeticError
+    except ArithmeticError as error:
         trace = error.__traceback__
-    loop = Loop(Counter(), range(3), 1)
+    loop = counted(range(3))
     next(loop)
     with pytest.raises(KeyError) as raised:
-        loop.throw(KeyError, KeyError("x"), trace)
+        loop.throw(KeyError, value, trace)
     frames = []
     step = raised.value.__traceback__
     while step:
@@ -174,10 +217,9 @@ def test_throwing_with_a_traceback():
 
 @pytest.mark.parametrize("way", ["break", "close", "exception", "thrown away"])
 @pytest.mark.parametrize("span", [1, 3])
-def test_the_position_when_the_loop_is_left_is_that_of_the_running_item(way, span):
-    """However it is left, it is told that it was, and no boundary is saved any more."""
-    counter = Counter(0)
-    loop = Loop(counter, range(9), span)
+def test_the_position_when_the_loop_is_left_is_that_of_the_running_item(counted, position, left, way, span):
+    """However it is left, no boundary is saved any more, and nothing is locked."""
+    loop = counted(range(9), span)
     if way == "close":
         for _ in range(5):
             next(loop)
@@ -187,54 +229,51 @@ def test_the_position_when_the_loop_is_left_is_that_of_the_running_item(way, spa
         for _ in range(5):
             next(iterator)
         del iterator
-        gc.collect()
     else:
-        try:
+        with contextlib.suppress(KeyError):
             for item in loop:
                 if item == 4:
                     if way == "break":
                         break
                     raise KeyError
-        except KeyError:
-            pass
     assert loop.position == 4
-    assert counter.calls == ["begin", "leave"]
-    assert counter.saved == [n for n in range(1, 5) if n % span == 0]
-    assert not loop._is_running
+    assert position() == 4 - 4 % span
+    assert left() == ["run"]
 
 
-def test_a_second_for_over_a_left_loop_is_an_error():
+def test_a_second_for_over_a_left_loop_is_an_error(counted):
     """Never an empty loop."""
     for leave in (False, True):
-        loop = Loop(Counter(), range(3), 1)
+        loop = counted(range(3))
         for _ in loop:
             if leave:
                 break
         for again in (iter, next, list):
-            with pytest.raises(RestartError, match="run: this loop has been run or left; make another counter to go"):
+            with pytest.raises(RestartError, match=WAS_LEFT):
                 again(loop)
 
 
-def test_a_second_for_over_a_running_loop_is_an_error():
+def test_a_second_for_over_a_running_loop_is_an_error(counted):
     """They would share the items."""
+    loop = counted(range(3))
     with pytest.raises(RestartError, match="run: this loop has been run or left"):
-        loop = Loop(Counter(), range(3), 1)
         for _ in loop:
             for _ in loop:
                 pass
 
 
-def test_an_iterator_that_was_never_used_is_no_run():
+def test_an_iterator_that_was_never_used_is_no_run(counted):
     """Something may ask for one and throw it away."""
-    loop = Loop(Counter(), range(3), 1)
+    loop = counted(range(3))
     iter(loop)
     gc.collect()
     assert list(loop) == [0, 1, 2]
 
 
-def test_next_and_for_go_on_with_each_other():
+@SPANS
+def test_next_and_for_go_on_with_each_other(counted, span):
     """The first item by `next`, the rest by `for`, and `next` inside of it; then it is exhausted."""
-    loop = Loop(Counter(), range(6), 1)
+    loop = counted(range(6), span)
     assert next(loop) == 0
     assert loop.send(None) == 1
     seen = []
@@ -243,67 +282,117 @@ def test_next_and_for_go_on_with_each_other():
         if item == 2:
             assert next(loop) == 3
     assert seen == [2, 4, 5]
-    loop = Loop(Counter(), range(1), 1)
+    loop = counted(range(1), span, "other")
     assert next(loop) == 0
     for _ in range(2):
         with pytest.raises(StopIteration):
             next(loop)
 
 
-def test_closing_a_loop_that_never_ran_is_nothing():
+def test_a_loop_that_is_held_by_next_saves_what_was_done(counted, position):
+    """An item is done when the next one is asked for, by whatever."""
+    loop = counted(range(5))
+    assert [next(loop), next(loop), next(loop)] == [0, 1, 2]
+    assert (position(), loop.position) == (2, 2)
+    del loop
+    assert list(counted(range(5))) == [2, 3, 4]
+
+
+def test_a_for_over_a_loop_that_next_has_ended_is_an_error(counted):
+    """Never an empty loop."""
+    exhausted, closed, failed = (counted([1], path=f"run{n}") for n in range(3))
+    assert [next(exhausted), next(exhausted, None), next(closed)] == [1, None, 1]
+    closed.close()
+    next(failed)
+    with pytest.raises(KeyError):
+        failed.throw(KeyError, None, None)
+    for loop in (exhausted, closed, failed):
+        assert next(loop, None) is None
+        with pytest.raises(RestartError, match="run.: this loop has been run or left"):
+            iter(loop)
+
+
+def test_closing_a_loop_that_never_ran_is_nothing(counted):
     """It may still run."""
-    loop = Loop(Counter(), range(2), 1)
+    loop = counted(range(2))
     loop.close()
     assert list(loop) == [0, 1]
 
 
-def test_len_is_that_of_the_whole_iterable():
+def test_len_is_that_of_the_whole_iterable(counted):
     """So that a progress bar that starts at the position draws the right bar; whatever its length, a loop is true."""
-    loop = Loop(Counter(3), [1, 2, 3, 4], 1)
+    saved_at(3, [1, 2, 3, 4])
+    loop = counted([1, 2, 3, 4])
     assert (len(loop), loop.position, list(loop)) == (4, 3, [4])
-    assert Loop(Counter(), [], 1)
-    with pytest.raises(TypeError, match="run: the iterable of this loop has no length"):
-        len(Loop(Counter(), Source(3), 1))
+    assert counted([], path="other")
+    with pytest.raises(TypeError, match="last: the iterable of this loop has no length"):
+        len(counted(Source(3), path="last"))
 
 
-def test_whatever_cannot_tell_its_length_has_none():
+def test_whatever_cannot_tell_its_length_has_none(counted, moment):
     """A loader over a stream raises another error than a generator; `len` cannot say what is too large for it."""
 
     class Stream:
         def __len__(self):
             raise NotImplementedError
 
-    assert length_of(Stream()) is None
-    assert length_of(range(10**30)) is None
-    assert length_of(range(7)) == 7
+        def __iter__(self):
+            return iter("ab")
+
+    for n, source in enumerate([Stream(), range(10**30)]):
+        loop = counted(source, path=f"run{n}")
+        with pytest.raises(TypeError, match="has no length"):
+            len(loop)
+        for _ in itertools.islice(loop, 2):
+            pass
+        assert moment(f"run{n}")["length"] is None
+    loop = counted(range(7))
+    next(loop), next(loop)
+    assert (len(loop), moment()["length"]) == (7, 7)
 
 
-def test_skipping_draws_as_many_as_were_done():
-    """Not one item more."""
-    source = Source(10)
-    loop = Loop(Counter(4), source, 1)
-    assert next(loop) == 4
-    assert source.drawn == 5
+def from_position(start):
+    """Return what is left to do: a source given as a function."""
+    return iter(range(start, 9))
 
 
-def test_skipping_beyond_the_end_is_an_error():
-    """Exactly to the end is none."""
-    with pytest.raises(RestartError, match="run: saved at position 4, but the iterable ends before"):
-        next(Loop(Counter(4), Source(3), 1))
-    assert list(Loop(Counter(3), Source(3), 1)) == []
+@pytest.mark.parametrize("kind", ["range", "list", "tuple", "iterator", "generator", "function"])
+@pytest.mark.parametrize("start", [0, 1, 4, 8, 9])
+@SPANS
+def test_it_resumes_at_the_item_that_failed_whatever_the_source(counted, kind, start, span):
+    """A second stop counts from the same zero."""
+    make = {
+        "range": lambda: range(9),
+        "list": lambda: [*range(9)],
+        "tuple": lambda: (*range(9),),
+        "iterator": lambda: iter(range(9)),
+        "generator": lambda: (n for n in range(9)),
+        "function": lambda: from_position,
+    }[kind]
+    saved_at(start // 2, make())
+    saved_at(start - start // 2, make())
+    loop = counted(make(), span)
+    assert loop.position == start
+    assert list(loop) == list(range(start, 9))
 
 
-def test_an_exception_while_skipping_leaves_the_position():
-    """Nothing has begun."""
-    loop = Loop(Counter(4), Source(9, fails_at=2), 1)
-    with pytest.raises(ArithmeticError):
-        next(loop)
-    assert (loop.position, loop._has_begun) == (4, False)
+def test_resuming_a_function_asks_it_for_the_rest_alone(counted):
+    """Once, with the position; nothing is drawn and dropped."""
+    source, asked = Source(9), []
+
+    def rest(start):
+        asked.append(start)
+        source.drawn = start
+        return source
+
+    saved_at(4, rest)
+    assert asked == [0]
+    loop = counted(rest)
+    assert (next(loop), source.drawn, asked) == (4, 5, [0, 4])
 
 
-def test_a_function_is_called_with_the_position():
-    """And a class that is iterable is iterated, not called."""
-    assert list(Loop(Counter(4), lambda start: iter(range(start, 6)), 1)) == [4, 5]
+def test_a_class_that_is_iterable_is_iterated_and_not_called(counted):
+    """A data set may have a `__call__` for something else."""
 
     class Both:
         def __iter__(self):
@@ -312,66 +401,74 @@ def test_a_function_is_called_with_the_position():
         def __call__(self, start):
             raise AssertionError
 
-    assert list(Loop(Counter(1), Both(), 1)) == ["b", "c"]
+    saved_at(1, Both())
+    assert list(counted(Both())) == ["b", "c"]
 
 
-def test_a_finished_loop_has_no_items():
+def test_skipping_draws_as_many_as_were_done(counted):
+    """Not one item more."""
+    saved_at(4, Source(10))
+    source = Source(10)
+    loop = counted(source)
+    assert next(loop) == 4
+    assert source.drawn == 5
+
+
+def test_skipping_beyond_the_end_is_an_error(counted, position):
+    """Exactly to the end is none. What was saved stays."""
+    saved_at(4, Source(9))
+    with pytest.raises(RestartError, match="run: .*position 4.*ends before"):
+        next(counted(Source(3)))
+    assert position() == 4
+    assert list(counted(Source(4))) == []
+
+
+def test_an_exception_while_skipping_leaves_the_position(counted, position):
+    """Nothing has begun."""
+    saved_at(4, Source(9))
+    loop = counted(Source(9, fails_at=2))
+    with pytest.raises(ArithmeticError):
+        next(loop)
+    assert (loop.position, position()) == (4, 4)
+
+
+def test_a_finished_loop_has_no_items(counted, moment):
     """It is at its end, and asks its source for nothing."""
-    counter = Counter(3, is_finished=True)
-    loop = Loop(counter, Source(0, fails_at=0), 1)
+    saved_at(3, Source(3))
+    assert moment()["finished"] is True
+    loop = counted(Source(3, fails_at=0))
     assert list(loop) == []
-    assert (loop.position, counter.calls) == (3, ["begin", "end", "leave"])
+    assert loop.position == 3
+
+
+class Refusing:
+    """What can be pickled until it is told not to be."""
+
+    is_armed = False
+
+    def __reduce__(self):
+        if self.is_armed:
+            raise OSError("disk full")
+        return (Refusing, ())
 
 
 @pytest.mark.parametrize("span", [1, 3])
-def test_a_save_that_fails_ends_the_loop(span):
+def test_a_save_that_fails_ends_the_loop(folder, position, span):
     """At the boundary: the item before it had ended."""
-    counter = Counter()
-
-    def fails(position):
-        raise RestartError("disk full")
-
-    counter._begin = lambda loop: fails
-    loop = Loop(counter, range(9), span)
+    counter = enable_counter("run", each_save=True, save_span=span)
+    value = counter.save_load_object(Refusing(), "object")
+    loop = counter(range(9))
     with pytest.raises(RestartError, match="disk full"):
-        list(loop)
-    assert loop.position == span
-    assert counter.calls == ["leave"]
+        for item in loop:
+            value.is_armed = item == 2 * span - 1
+    assert (loop.position, counter.position, position()) == (2 * span, 2 * span, span)
 
 
-@pytest.mark.parametrize("span", [1, 3])
-@pytest.mark.parametrize("saves", [True, False])
-def test_the_position_in_a_list_that_shrinks_while_it_is_iterated(span, saves):
-    """It does not turn back; a list that is over for that counts as done."""
-    counter, todo, seen = Counter(0, saves), list(range(10)), []
-    loop = Loop(counter, todo, span)
-    for item in loop:
-        if item == 6:
-            del todo[4:]
-        seen.append((item, loop.position))
-    assert seen == [(n, n) for n in range(7)] and loop.position == 10
-
-
-def test_a_for_over_a_loop_that_next_has_ended_is_an_error():
-    """Never an empty loop."""
-    exhausted, closed, failed = (Loop(Counter(), [1], 1) for _ in range(3))
-    assert [next(exhausted), next(exhausted, None), next(closed)] == [1, None, 1]
-    closed.close()
-    with pytest.raises(KeyError):
-        failed.throw(KeyError, None, None)
-    for loop in (exhausted, closed, failed):
-        assert next(loop, None) is None
-        with pytest.raises(RestartError, match="run: this loop has been run or left"):
-            iter(loop)
-
-
-def test_throw_takes_a_class_and_a_traceback():
-    """As a generator does."""
-    loop = Loop(Counter(), [1, 2], 1)
-    next(loop)
-    try:
-        raise ArithmeticError
-    except ArithmeticError as error:
-        trace = error.__traceback__
-    with pytest.raises(KeyError):
-        loop.throw(KeyError, None, trace)
+def test_a_loop_says_where_it_stands(counted):
+    """`repr` is for a person who looks at it in a debugger."""
+    saved_at(3, range(8))
+    loop = counted(range(8))
+    assert repr(loop) == "<loop run: position 3 of 8>"
+    for _ in loop:
+        assert repr(loop) == f"<loop run: position {loop.position} of 8>"
+    assert repr(counted(Source(3), path="other")).startswith("<loop other: position 0")

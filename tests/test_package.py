@@ -1,29 +1,38 @@
-"""The package from outside: names, signatures, version, and what it imports."""
+"""The package from outside: names, signatures, version, what it imports, and how it is built."""
 
 import ast
 import contextlib
 import importlib.metadata
 import inspect
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 import py_restart
-from py_restart import CounterClosier, RestartError, config, enable_counter, multi_count, simple_counter
+from py_restart import CounterClosier, InUseError, RestartError, config, enable_counter, multi_count, simple_counter
 
 PACKAGE = Path(py_restart.__file__).parent
-SOURCES = sorted(PACKAGE.glob("*.py"))
+SOURCES = sorted(PACKAGE.glob("**/*.py"))
+TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 REPOSITORY = Path(__file__).parents[1]
 
 
+def child(code, *options):
+    """Run code in a fresh interpreter that finds the package, and return how it ended."""
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+# Names.
+
+
 def test_the_public_names_are_these():
-    """The documented three, and three more; nothing else, underscores aside."""
-    names = {"enable_counter", "simple_counter", "multi_count", "CounterClosier", "RestartError", "config"}
+    """The documented three, and four more; nothing else, underscores aside."""
+    names = {"enable_counter", "simple_counter", "multi_count"}
+    names |= {"CounterClosier", "RestartError", "InUseError", "config"}
     assert set(py_restart.__all__) == names
     assert {name for name in vars(py_restart) if not name.startswith("_")} == names
 
@@ -54,36 +63,25 @@ def test_the_order_of_the_parameters_and_their_defaults_are_fixed(function, sign
     assert found.return_annotation is not inspect.Signature.empty
 
 
-def test_what_a_counter_has():
-    """A context manager with two properties."""
-    assert isinstance(CounterClosier.object, property) and CounterClosier.object.fset is not None
-    assert isinstance(CounterClosier.position, property) and CounterClosier.position.fset is None
-    assert hasattr(CounterClosier, "__enter__") and hasattr(CounterClosier, "__exit__")
-
-
-def test_a_loop_is_a_generator(folder):
-    """With `position`, and with `len()` where the iterable has one."""
-    loop = simple_counter("run", range(5))
-    assert isinstance(loop, Generator)
-    assert (loop.position, len(loop)) == (0, 5)
-    loop = simple_counter("other", (i for i in range(5)))
-    with pytest.raises(TypeError, match="other: the iterable of this loop has no length"):
-        len(loop)
-
-
-def test_enable_counter_returns_a_counter(folder):
-    """And `with` gives the same one."""
-    counter = enable_counter("run")
+def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else(folder):
+    """Everything else of theirs begins with an underscore; a counter is its own context, with two properties."""
+    counter = enable_counter("run", use_tempfile=False)
+    loop = counter([1])
+    methods = {"remove_files", "save", "save_load_funcs", "save_load_object"}
     assert type(counter) is CounterClosier
+    assert {name for name in dir(counter) if name[0] != "_"} == {"object", "position", *methods}
+    assert {name for name in dir(loop) if name[0] != "_"} == {"close", "position", "send", "throw"}
+    assert CounterClosier.object.fset is not None and CounterClosier.position.fset is None
     with counter as entered:
         assert entered is counter
 
 
-def test_restart_error_is_an_exception_of_this_package_without_subclasses():
-    """One error to catch, under the name by which a program imports it."""
+def test_the_errors_are_exceptions_of_this_package():
+    """One error to catch, with one that will pass by itself, under the names by which a program imports them."""
     assert RestartError.__bases__ == (Exception,)
-    assert RestartError.__subclasses__() == []
-    assert f"{RestartError.__module__}.{RestartError.__qualname__}" == "py_restart.RestartError"
+    assert RestartError.__subclasses__() == [InUseError] and InUseError.__subclasses__() == []
+    for error in (RestartError, InUseError):
+        assert f"{error.__module__}.{error.__qualname__}" == f"py_restart.{error.__name__}"
 
 
 def test_config_has_no_parent_outside_a_block():
@@ -93,94 +91,100 @@ def test_config_has_no_parent_outside_a_block():
         config.parent = 1
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_nothing_outside_the_standard_library_is_imported(path):
-    """Anywhere in the package, at its top or in a function."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module]
-        assert all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
-
-
-def test_no_message_is_an_assertion_on_input():
-    """`python -O` takes assertions away; what is wrong is said in words."""
-    for path in SOURCES:
-        assert not re.search(r"raise (Base)?Exception\b", path.read_text(encoding="utf-8")), path
-
-
-def test_importing_loads_little():
-    """What takes long to import is imported where it is used."""
-    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); before = set(sys.modules); import py_restart"
-    code += "; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-S",
-            "-E",
-            "-W",
-            "error",
-            "-c",
-            f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); {code}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    slow = {
-        "logging",
-        "json",
-        "pickle",
-        "hashlib",
-        "pathlib",
-        "socket",
-        "tempfile",
-        "asyncio",
-        "inspect",
-        "dataclasses",
-    }
-    assert not slow & set(done.stdout.split())
+# Where it runs, and what it imports.
 
 
 def test_the_version_is_the_same_everywhere():
-    """In the package, in pyproject.toml and in what is installed, as far as they are there."""
-    assert py_restart.__version__ == "1.0.0"
+    """In the package, in pyproject.toml and in what is installed, as far as they are there; and the same Pythons."""
+    assert py_restart.__version__ == "2.0.0"
     project = REPOSITORY / "pyproject.toml"
     if project.exists():
-        assert re.search(r'^version = "(.*)"$', project.read_text(encoding="utf-8"), re.M)[1] == py_restart.__version__
+        text = project.read_text(encoding="utf-8")
+        assert re.search(r'^version = "(.*)"$', text, re.M)[1] == py_restart.__version__
+        assert re.search(r'^requires-python = "(.*)"$', text, re.M)[1] == ">=3.11"
+        assert "dependencies = []" in text and "Python :: 3.10" not in text
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         assert importlib.metadata.version("py_restart") == py_restart.__version__
+        assert importlib.metadata.metadata("py_restart")["Requires-Python"] == ">=3.11"
 
 
-def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else():
-    """Everything else of theirs begins with an underscore, whatever is looked at: class or instance."""
-    counter = py_restart.enable_counter("run", use_tempfile=False)
-    loop = counter([1])
-    assert {name for name in dir(counter) if name[0] != "_"} == {
-        "object",
-        "position",
-        "remove_files",
-        "save",
-        "save_load_funcs",
-        "save_load_object",
-    }
-    assert {name for name in dir(loop) if name[0] != "_"} == {"close", "position", "send", "throw"}
+def test_importing_it_on_pypy_is_an_error_that_says_so():
+    """Without reference counts a `for` that is left is not noticed, and work would be lost."""
+    done = child("sys.implementation.name = 'pypy'\nimport py_restart")
+    assert done.returncode == 1
+    assert re.match("(?i)ImportError: .*pypy", done.stderr.splitlines()[-1])
 
 
-def test_what_only_a_type_checker_reads_can_be_run():
-    """The names that it imports are there. In a process of its own: a module that runs twice hooks into fork twice."""
-    code = """
-import pathlib, types, py_restart
+def test_nothing_outside_the_standard_library_is_imported():
+    """Anywhere in the package, at its top or in a function."""
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            assert all(other.partition(".")[0] in sys.stdlib_module_names for other in names), (name, names)
 
-for path in sorted(pathlib.Path(py_restart.__file__).parent.glob("_*.py")):
-    module = types.ModuleType(f"py_restart.{path.stem}_again")
-    module.__package__ = "py_restart"
-    text = path.read_text(encoding="utf-8").replace("TYPE_CHECKING = False", "TYPE_CHECKING = True")
-    exec(compile(text, str(path), "exec"), vars(module))
-    print(path.stem, vars(module).get("TYPE_CHECKING"))
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+
+def test_importing_loads_little():
+    """What takes long to import is imported where it is used, or never."""
+    done = child("before = set(sys.modules); import py_restart; print(*set(sys.modules) - before)", "-SEWerror")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("True") == sum("TYPE_CHECKING = False" in path.read_text() for path in SOURCES) > 0
+    slow = {"typing", "logging", "json", "pickle", "hashlib", "pathlib", "socket", "tempfile", "asyncio", "inspect"}
+    slow |= {"dataclasses", "datetime", "shutil", "traceback", "random"}
+    assert not slow & set(done.stdout.split())
+
+
+# The house.
+
+
+def test_no_bare_exception_is_raised():
+    """It could not be told from others."""
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            raised = node.exc if isinstance(node, ast.Raise) else None
+            raised = raised.func if isinstance(raised, ast.Call) else raised
+            assert getattr(raised, "id", None) not in ("Exception", "BaseException"), (name, node.lineno)
+
+
+def test_no_part_of_the_house_is_too_large_to_be_read_at_once():
+    """No file over 350 lines, no function over 40, no class over 25 methods."""
+    for path in SOURCES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, functions):
+                assert node.end_lineno - node.lineno < 40, f"{name}: {node.name}"
+            if isinstance(node, ast.ClassDef):
+                assert sum(isinstance(member, functions) for member in node.body) <= 25, f"{name}: {node.name}"
+
+
+def test_the_modules_import_each_other_in_no_circle():
+    """One way in, one way down; imports for types are imports, too."""
+    edges = {name: set() for name in TREES}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                edges[name] |= {node.module} if node.module else {alias.name for alias in node.names}
+    free = set()
+    while edges:
+        free = {name for name, others in edges.items() if not others & set(edges)}
+        assert free, f"a circle among {sorted(edges)}"
+        edges = {name: others for name, others in edges.items() if name not in free}
+
+
+def test_the_modules_keep_what_is_private_to_themselves():
+    """At most five private attributes that another module defines, and no private name is imported but a module."""
+    foreign = set()
+    for name, tree in TREES.items():
+        own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+        own |= {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        }
+        own |= {"_getframe", "_exit"}  # the standard library's
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and node.attr not in own:
+                foreign |= {f"{name}: {node.attr}"} if getattr(node.value, "id", "") not in ("self", "cls") else set()
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                assert not [alias.name for alias in node.names if alias.name.startswith("_")], name
+    assert len(foreign) <= 5, foreign

@@ -1,20 +1,29 @@
-"""Stops that should save, and stops that wait for a save."""
+"""Stops that should save, and signals that wait for a save."""
 
+import _signal
+import _thread
+import contextlib
 import ctypes
+import dis
 import gc
+import itertools
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from py_restart import _files, _signals, enable_counter, simple_counter
+from py_restart import RestartError, enable_counter, multi_count, simple_counter
 
 LIMIT = 10  # seconds in which a stop must come
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+OTHERS = [signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGRTMIN]
+OPERATIONS = ("open", "pwrite", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
 
 
 def me(number):
@@ -23,8 +32,8 @@ def me(number):
 
 
 def handlers():
-    """Return what happens at each stop."""
-    return [signal.getsignal(number) for number in STOPS]
+    """Return what happens at each signal."""
+    return [_signal.getsignal(number) for number in range(1, 65) if number not in (32, 33)]
 
 
 def counted(tell, inside, **options):
@@ -38,16 +47,40 @@ def counted(tell, inside, **options):
     tell(seen)
 
 
-def resumed():
+def resumed(path="run"):
     """Return what the next run starts with."""
-    counter = enable_counter("run")
+    counter = enable_counter(path)
     return counter.position, counter.save_load_object([], "seen")
+
+
+class Limit(Exception):
+    """What a time limit raises."""
+
+
+def raise_limit(number, frame):
+    raise Limit(number)
+
+
+class Saved:
+    """An object during whose pickling something happens."""
+
+    def __init__(self, during):
+        self.during, self.armed = during, False
+
+    def __reduce__(self):
+        if self.armed:
+            self.during()
+        return (str, ("whole",))
+
+
+# Inside a block.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_in_a_with_saves_and_ends_with_the_shells_status(folder, run_child, number):
     """SIGTERM and SIGHUP, where the program left them at their default."""
-    assert run_child(counted, lambda: me(number)).status == 128 + number
+    child = run_child(counted, lambda: me(number))
+    assert (child.status, child.error) == (128 + number, f"SystemExit: {128 + number}")
     assert resumed() == (4, [0, 1, 2, 3])
 
 
@@ -57,7 +90,20 @@ def test_ctrl_c_in_a_with_saves(folder, run_child):
     assert resumed() == (4, [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_outside_of_a_with_does_what_it_does_elsewhere(folder, run_child, number):
+    """A loop without a block has its last boundary."""
+
+    def job(tell):
+        for i in simple_counter("run", range(10)):
+            if i == 4:
+                me(number)
+
+    assert run_child(job).status == -number
+    assert enable_counter("run").position == 4
+
+
+@pytest.mark.parametrize("number", [*STOPS, *OTHERS])
 def test_a_handler_of_the_program_is_called_as_it_would_have_been(folder, run_child, number):
     """With the number and a frame; whether it raises is its own business."""
 
@@ -68,12 +114,30 @@ def test_a_handler_of_the_program_is_called_as_it_would_have_been(folder, run_ch
     assert run_child(job).told == [(number, True), list(range(10))]
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", [*STOPS, signal.SIGALRM])
+def test_what_a_handler_of_the_program_raises_ends_the_block(folder, run_child, number):
+    """Which saves, as at any exception."""
+
+    def job(tell):
+        signal.signal(number, raise_limit)
+        counted(tell, lambda: me(number))
+
+    assert run_child(job).error == f"test_signals.Limit: {int(number)}"
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("number", [*STOPS, signal.SIGUSR1])
 def test_what_the_program_ignores_stays_ignored(folder, run_child, number):
     """As under `nohup`; during a save too."""
 
     def job(tell):
         signal.signal(number, signal.SIG_IGN)
+        value = Saved(lambda: me(number))
+        value.armed = True
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object(value, "object")
+            for _ in counter(range(3)):
+                me(number)
         counted(tell, lambda: me(number))
         assert signal.getsignal(number) == signal.SIG_IGN
 
@@ -91,11 +155,46 @@ def test_the_handlers_that_were_there_come_back(folder):
         assert handlers() != before
     assert handlers() == before
     with pytest.raises(KeyError):
-        with enable_counter("outer"):
-            raise KeyError
+        with enable_counter("outer") as counter:
+            for _ in counter(range(3)):
+                raise KeyError
     assert handlers() == before
-    assert list(simple_counter("run", range(3))) == [0, 1, 2]
+    counter = enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "seen")
+    for _ in counter(range(3)):
+        assert handlers() == before
+    with multi_count():
+        for _ in simple_counter("run", range(3)):
+            assert handlers() == before
     assert handlers() == before
+
+
+@pytest.mark.parametrize("numbers", [[], [signal.SIGTERM, signal.SIGALRM]], ids=["none", "of the program"])
+def test_no_handler_is_left_behind_by_a_loop_that_ends_by_a_stop(folder, run_child, numbers):
+    """Or by a time limit in the middle of a save."""
+
+    def job(tell):
+        for number in numbers:
+            signal.signal(number, raise_limit)
+        before = handlers()
+        for number in numbers or [signal.SIGINT, signal.SIGTERM]:
+            value = Saved(lambda number=number: me(number))
+            for each_save in (False, True):
+                for is_in_save in (False, True):
+                    with contextlib.suppress(Limit, KeyboardInterrupt, SystemExit):
+                        with enable_counter("run", each_save=each_save) as counter:
+                            _kept = counter.save_load_object(value, "object")
+                            for i in counter(range(4)):
+                                value.armed = is_in_save and i == 2
+                                if i == 2 and not is_in_save:
+                                    me(number)
+                                if i == 3 and not each_save:
+                                    raise KeyboardInterrupt
+                    value.armed = False
+                    tell(handlers() == before)
+                    enable_counter("run").remove_files()
+
+    assert set(run_child(job).told) == {True}
 
 
 def test_a_handler_that_the_program_sets_inside_the_block_stays(folder, run_child):
@@ -116,40 +215,178 @@ def test_a_handler_that_the_program_sets_inside_the_block_stays(folder, run_chil
     assert run_child(job).told == ["mine", list(range(10)), "mine"]
 
 
-class Saved:
-    """An object during whose pickling something happens."""
+@pytest.mark.parametrize("is_first_to_end", [True, False])
+def test_blocks_that_overlap_save_at_a_stop_until_the_last_one_ends(folder, run_child, is_first_to_end):
+    """Tasks and generators do not end in the order in which they began."""
 
-    def __init__(self, during):
-        self.during, self.armed = during, False
+    def job(tell):
+        before = handlers()
+        one, two = enable_counter("one"), enable_counter("two")
+        one.__enter__()
+        two.__enter__()
+        first, last = (one, two) if is_first_to_end else (two, one)
+        first.__exit__(None, None, None)
+        with pytest.raises(SystemExit):
+            me(signal.SIGTERM)
+        last.__exit__(None, None, None)
+        tell(handlers() == before)
 
-    def __reduce__(self):
-        if self.armed:
-            self.during()
-        return (str, ("whole",))
+    assert run_child(job).told == [True]
+
+
+# During a save.
 
 
 @pytest.mark.parametrize("number", STOPS)
-@pytest.mark.parametrize("way", ["with", "without"])
-def test_a_stop_during_a_save_waits_until_it_is_done(folder, run_child, number, way):
-    """The save is whole, and the stop takes effect then: as an exception in a `with`, as its default elsewhere."""
+def test_a_stop_during_a_save_waits_until_it_is_done(folder, run_child, number):
+    """The save is whole, and the stop takes effect then."""
+
+    def job(tell):
+        value = Saved(lambda: (me(number), tell("saving")))
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object(value, "seen")
+            for i in counter(range(10)):
+                tell(i)
+                value.armed = i == 3
+
+    child = run_child(job)
+    assert child.told == [0, 1, 2, 3, "saving"]
+    assert child.error == "KeyboardInterrupt" if number == signal.SIGINT else child.status == 128 + number
+    assert resumed() == (4, "whole")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_during_a_save_outside_a_block(folder, run_child, number):
+    """Ctrl-C has a Python handler and waits; what ends the process at once is as safe as `kill -9`."""
 
     def job(tell):
         value = Saved(lambda: (me(number), tell("saving")))
         counter = enable_counter("run", each_save=True)
-        if way == "with":
-            counter.__enter__()
-        counter.save_load_object(value, "seen")
+        _kept = counter.save_load_object(value, "seen")
         for i in counter(range(10)):
             tell(i)
             value.armed = i == 3
 
     child = run_child(job)
-    assert child.told == [0, 1, 2, 3, "saving"]
     if number == signal.SIGINT:
-        assert child.error == "KeyboardInterrupt"
+        assert (child.told, child.error) == ([0, 1, 2, 3, "saving"], "KeyboardInterrupt")
+        assert resumed() == (4, "whole")
     else:
-        assert child.status == (128 + number if way == "with" else -number)
+        assert (child.told[:4], child.status) == ([0, 1, 2, 3], -number)
+        assert resumed() in ((3, "whole"), (4, "whole"))
+
+
+@pytest.mark.parametrize("number", [*STOPS, *OTHERS])
+@pytest.mark.parametrize("way", ["with", "without", "at the end of a with"])
+def test_every_signal_that_has_a_python_handler_waits_for_the_save(folder, run_child, number, way):
+    """A time limit that raises in the middle of a commit would break it off: RQ, Celery, `signal.alarm`."""
+
+    def job(tell):
+        signal.signal(number, raise_limit)
+        value = Saved(lambda: (me(number), tell("saving")))
+        counter = enable_counter("run", each_save=way != "at the end of a with")
+        with counter if way != "without" else contextlib.nullcontext():
+            _kept = counter.save_load_object(value, "seen")
+            for i in counter(range(10)):
+                value.armed = i == (4 if way == "at the end of a with" else 3)
+                if i == 4:
+                    raise KeyError
+
+    child = run_child(job)
+    assert child.told == ["saving"]
+    assert child.error == f"test_signals.Limit: {int(number)}"
     assert resumed() == (4, "whole")
+
+
+def test_a_time_limit_at_any_operation_of_a_save_leaves_it_whole(folder):
+    """Each in turn; no descriptor stays open, the lock is free, and what was saved is one moment."""
+    real = {name: getattr(os, name) for name in OPERATIONS}
+    before, former, left = len(os.listdir("/proc/self/fd")), signal.signal(signal.SIGALRM, raise_limit), [-1]
+
+    def striking(function):
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                me(signal.SIGALRM)
+            return function(*arguments, **options)
+
+        return call
+
+    def save(path):
+        os.mkdir(path)
+        Path(path, "x").write_text("text")
+
+    for name in OPERATIONS:
+        setattr(os, name, striking(real[name]))
+    try:
+        for number in itertools.count(1):
+            os.mkdir(f"{number}")
+            os.chdir(f"{number}")
+            is_struck = False
+            try:
+                with enable_counter("run", each_save=True) as counter:
+                    seen = counter.save_load_object([], "seen")
+                    counter.save_load_funcs([save], [os.listdir], ["model"])
+                    for i in counter(range(3)):
+                        seen.append(i)
+                        if i == 1:
+                            left[0] = number
+                        if i == 2:
+                            is_struck, left[0] = left[0] <= 0, -1
+                            raise KeyError
+            except Limit:
+                is_struck = True
+            except KeyError:
+                pass
+            left[0] = -1
+            del counter
+            assert len(os.listdir("/proc/self/fd")) == before
+            assert resumed() in ((1, [0]), (2, [0, 1]))
+            assert sorted(os.listdir()) == ["model", "run", "seen"]
+            os.chdir("..")
+            if not is_struck:
+                break
+        assert number > 5
+    finally:
+        signal.signal(signal.SIGALRM, former)
+        for name in OPERATIONS:
+            setattr(os, name, real[name])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+@pytest.mark.parametrize("way", ["object", "function"])
+def test_a_signal_while_a_saved_object_is_loaded_waits(folder, run_child, number, way):
+    """Else a time limit there becomes "cannot be loaded … delete what was saved"."""
+    with pytest.raises(KeyError), enable_counter("run") as counter:
+        _kept = counter.save_load_object(Loaded(), "seen")
+        counter.save_load_funcs([lambda path: Path(path).touch()], [print], ["file"])
+        for _ in counter(range(3)):
+            raise KeyError
+
+    def job(tell):
+        signal.signal(number, raise_limit)
+        Loaded.during = lambda: (me(number), tell("loading"))
+        counter = enable_counter("run")
+        if way == "object":
+            _kept = counter.save_load_object(Loaded(), "seen")
+        else:
+            counter.save_load_funcs([print], [lambda path: Loaded.during()], ["file"])
+
+    child = run_child(job)
+    assert child.told == ["loading"]
+    assert child.error == f"test_signals.Limit: {int(number)}"
+
+
+class Loaded:
+    """An object during whose loading something happens."""
+
+    during = staticmethod(lambda: None)
+
+    def __setstate__(self, state):
+        type(self).during()
+
+    def __getstate__(self):
+        return 1
 
 
 @pytest.mark.parametrize("second", STOPS)
@@ -159,7 +396,7 @@ def test_a_second_stop_during_the_save_of_the_first_waits(folder, run_child, sec
     def job(tell):
         value = Saved(lambda: (me(second), tell("saving")))
         with enable_counter("run") as counter:
-            counter.save_load_object(value, "seen")
+            _kept = counter.save_load_object(value, "seen")
             for i in counter(range(10)):
                 if i == 4:
                     value.armed = True
@@ -170,8 +407,158 @@ def test_a_second_stop_during_the_save_of_the_first_waits(folder, run_child, sec
     if second == signal.SIGINT:
         assert child.error == "KeyboardInterrupt"
     else:
-        assert child.status == -second  # the block is over: it does what it does elsewhere
+        assert child.status in (-second, 128 + second)
     assert resumed() == (4, "whole")
+
+
+def test_all_signals_that_came_during_a_save_count(folder, run_child):
+    """Each of them, in their order."""
+
+    def job(tell):
+        numbers = [signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGINT]
+        for number in numbers:
+            signal.signal(number, lambda got, frame: tell(got))
+        value = Saved(lambda: ([me(number) for number in numbers], tell("saving")))
+        counter = enable_counter("run", each_save=True)
+        _kept = counter.save_load_object(value, "seen")
+        for i in counter(range(2)):
+            value.armed = i == 0
+
+    assert run_child(job).told == ["saving", signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGINT]
+
+
+def test_what_waits_behind_a_handler_that_raises_counts_too(folder, run_child):
+    """The first one raises; the second one must not wait for the next save, which may never come."""
+
+    def job(tell):
+        signal.signal(signal.SIGALRM, raise_limit)
+        signal.signal(signal.SIGUSR1, lambda number, frame: tell("second"))
+        value = Saved(lambda: (me(signal.SIGALRM), me(signal.SIGUSR1)))
+        with contextlib.suppress(Limit):
+            counter = enable_counter("run", each_save=True)
+            _kept = counter.save_load_object(value, "seen")
+            for i in counter(range(9)):
+                value.armed = i == 1
+        tell("behind")
+
+    assert run_child(job).told == ["second", "behind"]
+
+
+def test_a_handler_that_saves_during_a_save_gets_one_right_after(folder, run_child, moment):
+    """A scheduler's warning, answered by `counter.save()`: neither lost, nor an error, nor one inside the other."""
+
+    def job(tell):
+        counter = enable_counter("run", each_save=True)
+        signal.signal(signal.SIGUSR1, lambda number, frame: (counter.save(), tell(moment()["save"])))
+
+        def during():
+            value.armed = False
+            me(signal.SIGUSR1)
+
+        value = Saved(during)
+        _kept = counter.save_load_object(value, "seen")
+        for i in counter(range(9)):
+            value.armed = i == 3
+            if i == 3:
+                tell(moment()["save"])
+            if i == 4:
+                tell(moment()["save"])
+                os._exit(0)
+
+    before, after, then = run_child(job).told
+    assert (before <= after) and then == before + 2
+    assert resumed() == (4, "whole")
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "fsync", "close"])
+def test_a_handler_that_saves_during_the_write_of_a_position(folder, monkeypatch, position, operation):
+    """There is nothing to wait for in a bare write; the position told is that of what was done."""
+    real, left, counter = getattr(os, operation), [0], enable_counter("run", each_save=True)
+
+    def call(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            me(signal.SIGUSR1)
+        return real(*arguments)
+
+    for module in [os, *(module for at, module in list(sys.modules.items()) if at.startswith("py_restart"))]:
+        for name, value in list(vars(module).items()):
+            if value is real:
+                monkeypatch.setattr(module, name, call)
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: counter.save())
+    try:
+        for i in counter(range(50)):
+            assert (position() or 0) == i
+            left[0] = 1 + i % 3 if i < 49 else 0
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert os.listdir() == []
+
+
+def test_a_save_function_that_saves_gets_one_right_after(folder, moment):
+    """`counter.save()` that finds a save running in its own thread asks for one more behind it, and not for ever."""
+    with pytest.raises(KeyError), enable_counter("run", each_save=True) as counter:
+        called = []
+
+        def save(path):
+            called.append(moment())
+            Path(path).touch()
+            if len(called) == 1:
+                counter.save()
+
+        counter.save_load_funcs([save], [print], ["file"])
+        for i in counter(range(9)):
+            if i == 1:
+                assert (len(called), moment()["position"]) == (2, 1)
+                raise KeyError
+
+
+MAY_HANDLE = ("CALL", "RESUME", "JUMP_BACKWARD")
+
+
+def test_a_handler_may_save_between_any_two_instructions_of_a_write(folder, position):
+    """The write must find its descriptor gone, and take the slow way; no file that has its number now is written to.
+
+    At each one of ours in turn behind which CPython looks for signals, from the end of an item to the begin of the
+    next: no item is told too early.
+    """
+    import py_restart
+
+    home, counter = os.path.dirname(py_restart.__file__), enable_counter("run", each_save=True)
+    before, others, left = sys.gettrace(), [], 0
+
+    last = {}
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(home):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            before, last[frame] = last.get(frame, "RESUME"), dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            left -= before.startswith(MAY_HANDLE)
+            if left == 0:
+                sys.settrace(None)
+                counter.save()
+                others.append(os.open("mine", os.O_RDWR | os.O_CREAT))
+        return trace
+
+    sys._getframe().f_trace_opcodes = True  # or CPython 3.12 would tell of none
+    for i in counter(range(5000)):
+        sys.settrace(before)
+        assert (position() or 0) == i
+        if others:
+            os.close(others.pop())
+            assert os.path.getsize("mine") == 0
+        if left > 0:
+            break  # the next item has come before the n-th instruction
+        left = i + 1
+        last.clear()
+        sys.settrace(trace)
+    assert 3 < i < 4999
+
+
+# Two stops at once, and stops that Python would drop.
 
 
 def at_once(*numbers):
@@ -221,15 +608,31 @@ def test_the_second_of_two_stops_counts_where_the_first_one_is_caught(folder, ru
     assert resumed() == (4, [0, 1, 2, 3])
 
 
+def status_of(number):
+    """Return the status of a child that a stop has ended in its block."""
+    return 1 if number == signal.SIGINT else 128 + number
+
+
+class Closing:
+    """A context that does something when it is left."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.do()
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_a_stop_while_a_generator_is_closed_comes_a_moment_later(folder, run_child, number):
     """Python drops what is raised there: nobody would hear of the stop."""
 
     def source():
-        try:
+        with Closing(lambda: me(number)):
             yield from range(10)
-        finally:
-            me(number)
 
     def job(tell):
         with enable_counter("run") as counter:
@@ -240,104 +643,118 @@ def test_a_stop_while_a_generator_is_closed_comes_a_moment_later(folder, run_chi
                 seen.append(i)
             wait()
 
-    assert run_child(job).status == (1 if number == signal.SIGINT else 128 + number)
+    assert run_child(job).status == status_of(number)
     assert resumed()[1] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_stop_while_a_loop_that_was_left_lets_go_comes_a_moment_later(folder, run_child, number):
+@pytest.mark.parametrize("where", ["__del__", "weakref", "finalize"])
+def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, where):
+    """Python prints what is raised there, and goes on."""
+    import weakref
+
+    class Thing:
+        pass
+
+    class Dying:
+        def __del__(self):
+            me(number)
+
+    def job(tell):
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(10)):
+                if i == 4:
+                    thing = Dying() if where == "__del__" else Thing()
+                    if where == "weakref":
+                        kept = weakref.ref(thing, lambda _: me(number))
+                    if where == "finalize":
+                        kept = weakref.finalize(thing, me, number)
+                    del thing
+                    wait()
+                    del kept
+                seen.append(i)
+
+    assert run_child(job).status == status_of(number)
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+@pytest.mark.parametrize("way", ["break", "thrown away"])
+def test_a_signal_while_a_loop_lets_go_comes_a_moment_later(folder, run_child, number, way):
     """What held it back then is in a generator that is being closed."""
 
     def job(tell):
-        unlock = _files.unlock
+        signal.signal(number, raise_limit)
+        unlink = os.unlink
+        loop = simple_counter("run", range(3))
+        if way == "thrown away":
+            loop = iter(loop)
+            next(loop)
+        os.unlink = lambda path, **options: (me(number), unlink(path, **options))
+        if way == "break":
+            for _ in loop:
+                break
+        else:
+            del loop
+        wait()
+
+    assert run_child(job).error == f"test_signals.Limit: {int(number)}"
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_while_an_inner_loop_is_left_comes_a_moment_later(folder, run_child, number):
+    """In the block that is around it."""
+
+    def source():
+        with Closing(lambda: me(number)):
+            yield from range(3)
+
+    def job(tell):
         with enable_counter("run") as counter:
             for i in counter(range(10)):
-                for _ in simple_counter("inner", range(3)):
-                    _files.unlock = lambda file: (me(number), unlock(file))
-                    if i == 4:
-                        break
-                    _files.unlock = unlock
-                _files.unlock = unlock
                 if i == 4:
+                    for _ in simple_counter("inner", source()):
+                        break
                     wait()
 
-    assert run_child(job).status == (1 if number == signal.SIGINT else 128 + number)
+    assert run_child(job).status == status_of(number)
     assert enable_counter("run").position == 4
 
 
-def test_a_ctrl_c_while_a_loop_without_a_block_lets_go_comes_a_moment_later(folder, run_child):
-    """The program's own handler raises it, and it is not dropped either."""
+def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(folder, run_child):
+    """Where there are too many threads it is not lost either."""
 
-    def job(tell):
-        unlock = _files.unlock
-        for _ in simple_counter("run", range(3)):
-            _files.unlock = lambda file: (me(signal.SIGINT), unlock(file))
-            break
-        wait()
+    def source():
+        with Closing(lambda: me(signal.SIGTERM)):
+            yield from range(10)
 
-    assert run_child(job).error == "KeyboardInterrupt"
-
-
-def test_what_comes_again_comes_to_this_process():
-    """A moment later."""
-    came, before = [], signal.getsignal(signal.SIGHUP)
-    signal.signal(signal.SIGHUP, lambda number, frame: came.append(number))
-    try:
-        _signals._send_later(signal.SIGHUP)
-        assert came == [signal.SIGHUP]
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(monkeypatch):
-    """Where there are too many threads."""
-
-    def refuse(function, arguments):
+    def refuse(*arguments, **options):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_signals._thread, "start_new_thread", refuse)
-    _signals._send_again(signal.SIGTERM)
-    assert _signals._waiting.pop() == signal.SIGTERM
-
-
-@pytest.mark.parametrize("is_first_to_end", [True, False])
-def test_blocks_that_overlap_save_at_a_stop_until_the_last_one_ends(folder, run_child, is_first_to_end):
-    """Tasks and generators do not end in the order in which they began."""
-
     def job(tell):
-        before = handlers()
-        one, two = enable_counter("one"), enable_counter("two")
-        one.__enter__()
-        two.__enter__()
-        first, last = (one, two) if is_first_to_end else (two, one)
-        first.__exit__(None, None, None)
-        with pytest.raises(SystemExit):
-            me(signal.SIGTERM)
-        last.__exit__(None, None, None)
-        tell(handlers() == before)
+        _thread.start_new_thread = _thread.start_joinable_thread = refuse
+        threading.Thread.start = refuse
+        try:
+            with enable_counter("run") as counter:
+                for i in counter(source()):
+                    if i == 4:
+                        break
+                tell("behind the loop")
+        finally:
+            tell("behind the block")
+        wait()
 
-    assert run_child(job).told == [True]
-
-
-def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_does(folder):
-    """The program had found it inside, and has put it back behind the block."""
-    before = signal.getsignal(signal.SIGINT)
-    with enable_counter("run"):
-        found = signal.getsignal(signal.SIGINT)
-    try:
-        signal.signal(signal.SIGINT, found)
-        with pytest.raises(KeyboardInterrupt):
-            me(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    child = run_child(job)
+    assert child.status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert child.told[0] == "behind the loop"
 
 
 def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
     """The first instruction of the end of the block: no `try` can stand there."""
 
     def job(tell):
-        import sys
-
         end = type(enable_counter("other")).__exit__.__code__
 
         def trace(frame, event, argument):
@@ -359,19 +776,151 @@ def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
     assert resumed() == (4, [0, 1, 2, 3])
 
 
-def test_all_stops_that_came_during_a_save_count(folder, run_child):
-    """Each of them, in their order."""
+# Handlers that are put in place and back.
 
-    def job(tell):
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda got, frame: tell(got))
-        value = Saved(lambda: (me(signal.SIGTERM), me(signal.SIGHUP), tell("saving")))
-        counter = enable_counter("run", each_save=True)
-        counter.save_load_object(value, "seen")
-        for i in counter(range(2)):
-            value.armed = i == 0
 
-    assert run_child(job).told == ["saving", signal.SIGTERM, signal.SIGHUP]
+def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_does(folder):
+    """The program had found it inside, and has put it back behind the block."""
+    before = signal.getsignal(signal.SIGINT)
+    with enable_counter("run"):
+        found = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, found)
+        with pytest.raises(KeyboardInterrupt):
+            me(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
+    """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
+    before = handlers()
+    with enable_counter("run") as counter:
+        found = [signal.signal(number, lambda *arguments: None) for number in STOPS]
+        for _ in counter(range(2)):
+            pass
+    for number, handler in zip(STOPS, found, strict=True):
+        signal.signal(number, handler)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            with enable_counter("run") as counter:
+                for _ in counter(range(2)):
+                    me(signal.SIGTERM)
+        assert stop.value.code == 143
+        defaults = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+        assert [signal.getsignal(number) for number in STOPS] == defaults
+    finally:
+        for number, handler in zip(STOPS, [signal.default_int_handler, *[signal.SIG_DFL] * 2], strict=True):
+            signal.signal(number, handler)
+    assert handlers() == before
+
+
+def setting(monkeypatch, number, strike, is_after):
+    """Have something happen before or after the n-th handler that is set from now on; return how many were set."""
+    real, calls = _signal.signal, []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) == number and not is_after:
+            strike(*arguments)
+        former = real(*arguments)
+        if len(calls) == number and is_after:
+            strike(*arguments)
+        return former
+
+    monkeypatch.setattr(_signal, "signal", call)
+    return calls
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("is_inner", [False, True], ids=["outer", "inner"])
+def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(folder, monkeypatch, is_after, is_inner):
+    """No `__exit__` will be called: what was put in their place goes at once. A block around it keeps its own."""
+    gc.collect()
+    for number in itertools.count(1):
+        with enable_counter("outer") if is_inner else contextlib.nullcontext():
+            before = handlers()
+            counter, is_entered = enable_counter("run"), True
+            with monkeypatch.context() as patch:
+                calls = setting(patch, number, lambda *_: me(signal.SIGINT), is_after)
+                try:
+                    counter.__enter__()
+                except KeyboardInterrupt:
+                    is_entered = False
+            if is_entered:
+                counter.__exit__(None, None, None)
+            assert handlers() == before
+            if is_inner:
+                with pytest.raises(SystemExit):
+                    me(signal.SIGTERM)
+            del counter
+        if len(calls) < number:
+            break
+    assert is_inner or number > 2
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGALRM])
+def test_a_signal_while_handlers_are_put_in_place_and_back_meets_the_programs_own(folder, monkeypatch, is_after, stop):
+    """Set it, then drop it from the table: in the other order a signal in between meets nobody, and kills."""
+    came, former = [], signal.signal(stop, lambda number, frame: came.append(number))
+    try:
+        for number in itertools.count(1):
+            came.clear()
+            before = handlers()
+            with monkeypatch.context() as patch:
+                calls = setting(patch, number, lambda *_: me(stop), is_after)
+                with enable_counter("run", each_save=True) as counter:
+                    _kept = counter.save_load_object([], "seen")
+                    for _ in counter(range(2)):
+                        pass
+            assert handlers() == before
+            if len(calls) < number:
+                break
+            assert came == [stop]
+        assert number > 4
+    finally:
+        signal.signal(stop, former)
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+def test_a_stop_while_handlers_are_put_in_place_and_back_is_never_lost(folder, run_child, monkeypatch, is_after):
+    """At its default: it ends the process or the block."""
+
+    def job(tell, number):
+        calls = setting(monkeypatch, number, lambda *_: me(signal.SIGTERM), is_after)
+        with enable_counter("run") as counter:
+            for _ in counter(range(2)):
+                pass
+        tell(len(calls) < number)
+
+    for number in itertools.count(1):
+        child = run_child(job, number)
+        if child.told == [True]:
+            break
+        assert child.status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert number > 2
+
+
+def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away(folder, monkeypatch):
+    """All of them go back first; then it is raised."""
+    gc.collect()
+    before = handlers()
+    counter = enable_counter("run")
+    counter.__enter__()
+    with monkeypatch.context() as patch:
+
+        def strike(*_):
+            raise KeyboardInterrupt
+
+        setting(patch, 1, strike, True)
+        with pytest.raises(KeyboardInterrupt):
+            counter.__exit__(None, None, None)
+    assert handlers() == before
+
+
+# Threads, forks, other interpreters, and the end of this one.
 
 
 def test_other_threads_leave_the_signals_alone(folder, left):
@@ -395,166 +944,208 @@ def test_other_threads_leave_the_signals_alone(folder, left):
     for stop_at in (3, None):
         thread = threading.Thread(target=work, args=(stop_at,))
         thread.start()
-        thread.join(10)
+        thread.join(LIMIT)
     assert results == [["run", "seen"]]
     assert len(seen) == 4 + 3 and all(seen)
     assert left() == []
+
+
+def test_a_save_in_another_thread_holds_no_signal_back(folder):
+    """The main thread's handlers run as ever."""
+    came, inside, go_on = [], threading.Event(), threading.Event()
+
+    def save(path):
+        Path(path).touch()
+        inside.set()
+        go_on.wait(LIMIT)
+
+    def work():
+        with enable_counter("run", each_save=True) as counter:
+            counter.save_load_funcs([save], [print], ["file"])
+            for _ in counter(range(1)):
+                pass
+
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert inside.wait(LIMIT)
+        me(signal.SIGUSR1)
+        assert came == [signal.SIGUSR1]
+    finally:
+        go_on.set()
+        thread.join(LIMIT)
+        signal.signal(signal.SIGUSR1, former)
 
 
 def test_a_forked_child_has_the_handlers_that_were_there(folder, run_child):
     """Inside the parent's block, and inside its save."""
 
     def job(tell):
+        own = signal.signal(signal.SIGALRM, raise_limit)
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+
         def fork():
             child = os.fork()
             if child == 0:
-                tell((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
+                tell([signal.getsignal(number) for number in watched])
                 os._exit(0)
             os.waitpid(child, 0)
 
         value = Saved(fork)
         value.armed = True
         with enable_counter("run", each_save=True) as counter:
-            counter.save_load_object(1, "seen")
+            _kept = counter.save_load_object(1, "seen")
             counter.object = value
             for _ in counter(range(1)):
                 fork()
+        signal.signal(signal.SIGALRM, own)
 
     told = run_child(job).told
-    assert len(told) == 3 and set(told) == {(signal.SIG_DFL, signal.default_int_handler)}
+    expected = [signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL, raise_limit]
+    assert len(told) >= 3 and all(one == expected for one in told)
 
 
-def test_a_system_without_sighup(folder, monkeypatch):
-    """Windows."""
-    monkeypatch.delattr(_signals.signal, "SIGHUP")
-    before = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
-    with enable_counter("run"):
-        assert signal.getsignal(signal.SIGTERM) == _signals._on_stop
-    assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+def test_a_forked_child_dies_of_sigterm(folder, run_child):
+    """As any other process does: `multiprocessing` ends its workers so."""
+
+    def job(tell):
+        with enable_counter("run") as counter:
+            for i in counter(range(3)):
+                if i == 1:
+                    reading, writing = os.pipe()
+                    child = os.fork()
+                    if child == 0:
+                        os.write(writing, b"!")
+                        signal.pause()
+                    os.read(reading, 1)  # what comes before it is itself again, CPython forgets
+                    os.kill(child, signal.SIGTERM)
+                    tell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    assert run_child(job).told == [-signal.SIGTERM]
 
 
-def test_a_stop_in_what_is_shielded_waits_for_the_end_of_the_block(folder):
-    """From the very first instruction on."""
+def script(code, *arguments):
+    """Run a program to its end."""
+    import py_restart
 
-    @_signals.shielded
-    def end():
-        me(signal.SIGINT)
-        passed.append(True)
-
-    passed = []
-    with pytest.raises(KeyboardInterrupt):
-        with enable_counter("run"):
-            end()
-            passed.append(True)
-    assert passed == [True, True]
+    home = str(Path(py_restart.__file__).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": home},
+    )
 
 
-def test_a_stop_during_a_save_outside_a_block_does_what_it_does_elsewhere(folder, monkeypatch):
-    """With its default handler back in place."""
-    raised = []
-    told = lambda number: raised.append((number, signal.getsignal(number)))  # noqa: E731
-    monkeypatch.setattr(_signals.signal, "raise_signal", told)
-    value = Saved(lambda: me(signal.SIGTERM))
-    counter = enable_counter("run", each_save=True)
-    counter.save_load_object(value, "seen")
-    for i in counter(range(3)):
-        value.armed = i == 1
-    assert raised == [(signal.SIGTERM, signal.SIG_DFL)]
-
-
-def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(folder, monkeypatch):
-    """No `__exit__` will be called: what was put in their place goes at once."""
-    before, watch = handlers(), _signals.watch
-
-    def watch_and_stop():
-        me(signal.SIGINT)
-        return watch()
-
-    monkeypatch.setattr(_signals, "watch", watch_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        enable_counter("run").__enter__()
-    assert handlers() == before
-    assert not any(_signals._stood_in_for.values())
-
-
-def test_a_block_that_could_not_be_entered_ends_none_of_the_others(folder, monkeypatch):
-    """A stop between two handlers: what is around it goes on being told of stops."""
-    with pytest.raises(SystemExit), enable_counter("outer"):
-        with monkeypatch.context() as patch:
-            patch.setattr(_signals, "watch", lambda: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                enable_counter("inner").__enter__()
-        me(signal.SIGTERM)
-
-
-def test_a_stop_between_two_handlers_leaves_all_as_they_were(monkeypatch):
-    """The first is replaced already, the second is not, and the program's own raises."""
-    gc.collect()  # what earlier tests have left in cycles ends now, and not with a handler of this one
-    before, getsignal = handlers(), _signals.signal.getsignal
-
-    def getsignal_and_stop(number):
-        if number == signal.SIGTERM:
-            monkeypatch.undo()
-            raise KeyboardInterrupt
-        return getsignal(number)
-
-    monkeypatch.setattr(_signals.signal, "getsignal", getsignal_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        _signals.watch()
-    assert handlers() == before
-    assert not any(_signals._stood_in_for.values())
-
-
-def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away(monkeypatch):
-    """All of them go back first; then it is raised."""
-    gc.collect()  # what earlier tests have left in cycles ends now, and not with a handler of this one
-    before, set_handler = handlers(), _signals.signal.signal
-
-    def set_and_stop(number, handler):
-        set_handler(number, handler)
-        if number == signal.SIGTERM and handler != _signals._on_stop:
-            raise KeyboardInterrupt
-
-    assert _signals.watch()
-    monkeypatch.setattr(_signals.signal, "signal", set_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        _signals.unwatch()
-    assert handlers() == before
-    assert not any(_signals._stood_in_for.values())
-
-
-def test_a_ctrl_c_while_an_inner_block_is_entered_leaves_the_outer_one_its_handlers(folder, monkeypatch):
-    """The outer block is still to save; the inner one had put nothing in their place."""
-    watch = _signals.watch
-
-    def watch_and_stop():
-        me(signal.SIGINT)
-        return watch()
-
-    with enable_counter("outer"):
-        inside = handlers()
-        monkeypatch.setattr(_signals, "watch", watch_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            enable_counter("inner").__enter__()
-        assert handlers() == inside != [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
-
-
-def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
-    """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
-    before = handlers()
+HELD = """
+import sys
+from py_restart import enable_counter
+def work():
     with enable_counter("run") as counter:
-        found = [signal.signal(number, lambda *arguments: None) for number in STOPS]
-        for _ in counter(range(2)):
-            pass
-    for number, handler in zip(STOPS, found, strict=True):
-        signal.signal(number, handler)
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(9)):
+            seen.append(i)
+            yield i
+if sys.argv[1] == "in a cycle":
+    class Holder: pass
+    holder = Holder()
+    holder.me, holder.work = holder, work()
+    held = holder.work
+    del holder
+else:
+    held = work()
+for _ in range(3):
+    next(held)
+if sys.argv[1] == "by an exception":
+    raise SystemExit(5)
+"""
+
+
+@pytest.mark.parametrize("way", ["at its end", "by an exception", "in a cycle"])
+def test_a_block_that_is_still_open_when_the_interpreter_ends_is_saved(folder, left, way):
+    """Its generator is held by a variable: as if it had ended by an exception."""
+    done = script(HELD, way)
+    assert (done.returncode, done.stderr) == (5 if way == "by an exception" else 0, "")
+    assert left() == ["run", "seen"]
+    assert resumed() == (2, [0, 1, 2])
+
+
+INTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = '''
+import sys
+sys.path[:] = {path!r}
+from py_restart import enable_counter, simple_counter
+for stop in (3, None):
     try:
-        with pytest.raises(SystemExit) as stop:
-            with enable_counter("run") as counter:
-                for _ in counter(range(2)):
-                    me(signal.SIGTERM)
-        assert stop.value.code == 143
-        assert handlers() == before == [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
-    finally:
-        for number, handler in zip(STOPS, before, strict=True):
-            signal.signal(number, handler)
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(6)):
+                if i == stop:
+                    raise KeyError
+                seen.append(i)
+    except KeyError:
+        pass
+assert list(simple_counter("run", range(3))) == [0, 1, 2]
+with open("result", "w") as file:
+    file.write(repr(seen))
+'''
+import sys
+one = interpreters.create()
+answer = interpreters.run_string(one, code.format(path=sys.path))
+assert answer is None, answer
+interpreters.destroy(one)
+"""
+
+
+def test_a_subinterpreter_keeps_all_other_promises(folder, left):
+    """Its thread calls itself the main one, and may set no handler."""
+    done = script(INTERPRETER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left() == ["result"] and Path("result").read_text() == "[0, 1, 2, 3, 4, 5]"
+
+
+def test_a_system_without_sighup(folder):
+    """Windows."""
+    done = script(
+        "import _signal, signal\n"
+        "del _signal.SIGHUP, signal.SIGHUP\n"
+        "from py_restart import enable_counter\n"
+        "try:\n"
+        "    with enable_counter('run') as counter:\n"
+        "        for i in counter(range(9)):\n"
+        "            if i == 3: signal.raise_signal(signal.SIGTERM)\n"
+        "finally:\n"
+        "    print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, enable_counter('run').position)\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "True 3\n", "")
+
+
+def test_an_error_of_a_save_is_not_hidden_by_a_signal_that_waited(folder, run_child):
+    """The one that is raised says it, or the other carries it."""
+
+    def job(tell):
+        signal.signal(signal.SIGALRM, raise_limit)
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object(Saved(lambda: None), "seen")
+
+            def fail():
+                me(signal.SIGALRM)
+                raise OSError("disk full")
+
+            counter.object = value = Saved(fail)
+            try:
+                for i in counter(range(9)):
+                    value.armed = i == 1
+            except BaseException as error:
+                chain = [error, error.__context__, error.__cause__]
+                tell([type(one).__name__ for one in chain if one is not None])
+            value.armed = False
+
+    (chain,) = run_child(job).told
+    assert "Limit" in chain or RestartError.__name__ in chain

@@ -1,48 +1,206 @@
-"""What is saved beside the position, by itself."""
+"""What is saved beside the position: objects, and what functions write."""
 
+import gc
+import os
 import pickle
-import threading
 from pathlib import Path
 
 import pytest
 
-from py_restart._state import Functions, Object
+from py_restart import RestartError, enable_counter
 
 
-def test_an_object_is_pickled_as_it_is_when_it_is_saved(folder):
-    """Changes made in place count, and a value that was assigned."""
-    state = Object([1], "object")
-    state.value.append(2)
-    state.save("elsewhere")
-    assert pickle.loads(Path("elsewhere").read_bytes()) == [1, 2]
-    state.value = 3
-    state.save("object")
-    state.value = None
-    state.load()
-    assert state.value == 3
+class Stop(Exception):
+    """How a job is interrupted."""
 
 
-def test_the_rehearsal_pickles_to_nowhere(folder, left):
-    """What cannot be pickled is known before the loop; what can costs no file."""
-    Object(b"x" * 10**6, "object").rehearse()
-    with pytest.raises(TypeError, match="pickle"):
-        Object(threading.Lock(), "object").rehearse()
+def loaded(path):
+    """Return the object that is saved at a path."""
+    return pickle.loads(Path(path).read_bytes())
+
+
+# Objects.
+
+
+def test_any_number_of_objects_each_with_its_own_path(folder, left):
+    """Two objects on one counter, each a plain pickle at its path, and `object` is the last one registered."""
+
+    def job(stop_at):
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            total = counter.save_load_object(0, Path("total"))
+            for i in counter(range(10)):
+                if i == stop_at:
+                    raise Stop
+                seen.append(i)
+                total += i
+                counter.object = total
+            return seen, counter.object
+
+    with pytest.raises(Stop):
+        job(4)
+    assert (loaded("seen"), loaded("total")) == ([0, 1, 2, 3], 6)
+    assert job(None) == (list(range(10)), 45)
     assert left() == []
 
 
-def test_functions_get_the_path_in_the_type_that_was_given(folder):
-    """The path to save to is another one than the path to load from."""
-    calls = []
-    state = Functions(lambda path: calls.append(path), lambda path: calls.append(path), "final", Path)
-    state.save("staged/final")
-    state.load()
-    assert calls == [Path("staged/final"), Path("final")]
+def test_none_is_an_object_like_any_other(folder):
+    """Nothing saved and None saved are two things, in both directions."""
+    for first, then in ((None, 1), (1, None)):
+        with pytest.raises(Stop):
+            with enable_counter("run") as counter:
+                assert counter.save_load_object(first, "object") == first
+                for i in counter(range(3)):
+                    counter.object = then
+                    if i == 1:
+                        raise Stop
+        with enable_counter("run") as counter:
+            assert counter.save_load_object("new", "object") == then
+            assert counter.object == then
+            list(counter(range(3)))
 
 
-def test_the_rehearsal_calls_no_function(folder):
-    """A model is not written for nothing."""
+def test_a_copy_of_the_object_is_not_what_is_saved(folder):
+    """What was registered or assigned last is saved, with the changes made to it in place."""
+    with enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(4)):
+            if i == 2:
+                assert loaded("seen") == [0, 1]
+                seen = [*seen, "new"]
+                counter.object = seen
+            if i == 3:
+                assert loaded("seen") == [0, 1, "new", 2]
+            seen.append(i)
+
+
+def test_object_without_an_object_is_an_error(folder):
+    """To read it and to assign it; functions are no objects."""
+    counter = enable_counter("run")
+    counter.save_load_funcs([print], [print], ["function"])
+    with pytest.raises(RestartError, match="run: no object is registered; call save_load_object first"):
+        _ = counter.object
+    with pytest.raises(RestartError, match="run: no object is registered"):
+        counter.object = 1
+
+
+def test_what_the_program_registers_in_its_loop_is_an_error(folder):
+    """It would not be in the saves that were made."""
+    with enable_counter("run") as counter:
+        for _ in counter(range(1)):
+            with pytest.raises(RestartError, match="run: its loop has begun; register before the loop"):
+                counter.save_load_object([], "seen")
+
+
+def test_registering_writes_nothing_and_calls_no_function(folder, left):
+    """What can be pickled is known before the loop, and costs no file; a model is not written for nothing."""
 
     def refuse(path):
         raise AssertionError(path)
 
-    Functions(refuse, refuse, "final", str).rehearse()
+    counter = enable_counter("run")
+    counter.save_load_object(b"x" * 10**6, "object")
+    counter.save_load_funcs([refuse], [refuse], ["function"])
+    assert left() == [".run.lock"]
+
+
+def test_a_path_is_free_again_when_its_counter_is_done(folder, left):
+    """The description uses `temp_sum.pickle` for two counters, one after the other."""
+    for _ in range(2):
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "object")
+            seen += counter(range(2))
+            assert seen == [0, 1]
+    assert left() == []
+
+
+# Functions.
+
+
+def test_functions_are_called_with_the_name_that_was_given_and_its_type(folder):
+    """The file name, suffix included; a str where a str was given, a Path where a Path was."""
+    calls = []
+
+    def save(path):
+        calls.append(("save", type(path), os.path.basename(path)))
+        Path(path).write_text("x")
+
+    def load(path):
+        calls.append(("load", type(path), str(path)))
+        assert Path(path).read_text() == "x"
+
+    def job(stop_at):
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([save, save], [load, load], ["a.b.npy", Path("c.pth")])
+            for i in counter(range(3)):
+                if i == stop_at:
+                    raise Stop
+
+    kind = type(Path())
+    with pytest.raises(Stop):
+        job(1)
+    assert calls == [("save", str, "a.b.npy"), ("save", kind, "c.pth")]
+    calls.clear()
+    job(None)
+    assert calls == [("load", str, str(folder / "a.b.npy")), ("load", kind, str(folder / "c.pth"))]
+
+
+def test_a_function_may_write_a_folder(folder, left):
+    """With folders in it; it is saved, replaced, loaded and removed as a whole."""
+    state = {"n": 0}
+
+    def save(path):
+        os.makedirs(os.path.join(path, "deep", "empty"))
+        for n in range(state["n"]):
+            Path(path, "deep", f"{n}.txt").write_text(str(n))
+        os.symlink("deep", os.path.join(path, "link"))
+
+    def load(path):
+        state["n"] = len(list(Path(path, "link").glob("*.txt")))
+
+    def job(stop_at):
+        counter = enable_counter("run", each_save=True)
+        counter.save_load_funcs([save], [load], ["folder"])
+        for i in counter(range(6)):
+            assert state["n"] == i
+            if i == stop_at:
+                return
+            state["n"] += 1
+
+    job(4)
+    assert left() == ["folder", "run"]
+    assert sorted(os.listdir("folder/deep")) == ["0.txt", "1.txt", "2.txt", "3.txt", "empty"]
+    state["n"] = 0
+    job(None)
+    assert state["n"] == 6
+    assert left() == []
+
+
+def test_a_function_that_writes_another_name_gets_an_error_that_names_it(folder, left):
+    """As `numpy.save` does with a name without `.npy`. Nothing stays behind."""
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([lambda path: Path(path + ".npy").write_text("x")], [print], ["array"])
+    with pytest.raises(RestartError, match="array: .*wrote array.npy; have it write to the path that it is given"):
+        for _ in counter(range(3)):
+            pass
+    del counter
+    gc.collect()
+    assert left() == []
+
+
+def test_a_function_that_writes_nothing_gets_an_error(folder):
+    """It is said at the first save, not when the next run finds nothing."""
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([lambda path: None], [print], ["array"])
+    with pytest.raises(
+        RestartError, match="array: the function to save it wrote nothing there; have it write to the path"
+    ):
+        counter.save()
+
+
+def test_an_empty_list_of_functions_is_nothing(folder, left):
+    """A list that a program makes may be empty."""
+    with enable_counter("run") as counter:
+        counter.save_load_funcs([], [], [])
+        list(counter(range(2)))
+    assert left() == []

@@ -1,1170 +1,1413 @@
-"""What is on disk: the lock, the write in place, the commit in its order, recovery, removal, what is never touched."""
+"""What is on disk: the progress file, the lock, the commit in its order, recovery, removal, what is never touched.
+
+All of it is seen from outside: in the files, and in the calls of `os` that make them.
+"""
 
 import contextlib
 import errno
+import fcntl
 import gc
-import importlib.util
+import itertools
 import json
 import os
 import pickle
+import re
+import shutil
+import signal
+import subprocess
 import sys
 import threading
-import warnings
+import time
 from pathlib import Path
 
 import pytest
 
-from py_restart import RestartError, _files, _storage, enable_counter, simple_counter
-from py_restart._progress import RECORD_SIZE
-from py_restart._storage import Storage
+from py_restart import InUseError, RestartError, enable_counter, multi_count, simple_counter
+
+OPERATIONS = ("open", "pwrite", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
+SIZES = (512, 1024, 2048, 4096)  # of a record, where it can be written in place
 
 
 class Stop(Exception):
     """How a job is interrupted."""
 
 
-def opened(path="run", **loop):
-    """Open a storage as a counter does."""
-    return Storage(os.path.abspath(path), path, {"finished": False, **loop})
+class Kill(BaseException):
+    """How a process ends in the middle of a test that goes on."""
 
 
-def writer(text):
-    """Return a function that writes a text to a path, and returns no stamp of it."""
-
-    def write(path):
-        Path(path).write_text(text)
-
-    return write
-
-
-def commit(storage, position, **texts):
-    """Save a position and a text for each name."""
-    storage.commit(position, {os.path.abspath(name): writer(text) for name, text in texts.items()})
+def shown(path):
+    """Name a path as it stands in the folder of the test, whatever the mark in it."""
+    if isinstance(path, int):
+        if path < 0:
+            return ""
+        path = os.readlink(f"/proc/self/fd/{path}")
+    return re.sub(r"\.[0-9a-f]{8}-", ".MARK-", os.path.relpath(os.fspath(path)))
 
 
-def texts():
-    """Return what is in each file beside the progress file."""
-    return {path.name: path.read_text() for path in Path().iterdir() if path.name != "run"}
+def put(setter, name, function):
+    """Put a function in the place of one of `os`, also where the package has it under a name of its own.
 
-
-def again(path="run"):
-    """Open the file as the next process would: nothing of this one is left."""
-    for storage in list(_storage._opened.values()):
-        storage._process = -1  # as in a forked child: it lets go without a word
-        storage._close()
-    return opened(path)
+    `setter` is `setattr`, or that of a `monkeypatch`.
+    """
+    real = getattr(os, name)
+    for module in [os, *(module for at, module in list(sys.modules.items()) if at.startswith("py_restart"))]:
+        for key, value in list(vars(module).items()):
+            if value is real:
+                setter(module, key, function)
 
 
 @pytest.fixture
 def calls(folder, monkeypatch):
-    """Record the calls that change or flush files, in their order: ("fsync", name), ("replace", name) ..."""
+    """Record the calls that change or flush files, in their order: ("fsync", name), ("replace", source) ...
+
+    Those that fail are left out; of `open`, those that make no file; of `pwrite`, those that fill a new one.
+    """
     gc.collect()  # what an earlier test left in cycles ends its own files now, not among these calls
-    made, real = [], {name: getattr(os, name) for name in ("open", "mkdir", "replace", "rename", "unlink", "pwrite")}
-    names = {}
+    made = []
 
-    def base(path):
-        return os.path.relpath(path, folder)
+    def note(name, real):
+        def call(target, *more, **options):
+            path = shown(target)
+            done = real(target, *more, **options)
+            if name == "open" and more[0] & os.O_CREAT:
+                made.append(("create", path))
+            elif name != "open" and not (name == "pwrite" and path.startswith(".")):
+                made.append((name, path))
+            return done
 
-    def opening(path, *more, **options):
-        file = real["open"](path, *more, **options)
-        names[file] = base(path)
-        return file
+        put(monkeypatch.setattr, name, call)
 
-    def note(name):
-        def call(path, *more):
-            made.append((name, names.get(path) if isinstance(path, int) else base(path)))
-            return real[name](path, *more)
-
-        return call
-
-    monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "fsync", lambda file: made.append(("fsync", names.get(file))))
-    for name in ("mkdir", "replace", "rename", "unlink"):
-        monkeypatch.setattr(os, name, note(name))
-    monkeypatch.setattr(_files, "write_at", note("pwrite"))
+    for name in OPERATIONS:
+        note(name, getattr(os, name))
     return made
 
 
-def plain(calls):
-    """Name the hidden folders alike, whatever the id of their progress file."""
-    return [(call, "STAGED/" + name.split("/")[-1] if "-" in name else name) for call, name in calls]
+def dying(number):
+    """Let this process, a child, be killed at its n-th file operation from now on."""
+    left = [number]
+
+    def before(real):
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in OPERATIONS:
+        put(setattr, name, before(getattr(os, name)))
+
+
+def in_turn(run_child, job, look, *arguments):
+    """Kill a child at each file operation in turn, each in a folder of its own, and look at what is left of it.
+
+    `job(strike, *arguments)` calls `strike` where the kills are to begin. Return what `look` has seen.
+    """
+    seen = []
+    for number in itertools.count():
+        os.mkdir(f"kill{number}")
+        os.chdir(f"kill{number}")
+        child = run_child(lambda tell, number=number: job(lambda: dying(number), *arguments))
+        assert child.error is None and child.status in (0, -signal.SIGKILL)
+        seen.append(look(*arguments))
+        os.chdir("..")
+        if child.status == 0:
+            return seen
+    raise AssertionError
+
+
+def descriptors(name):
+    """Return the descriptors of this process that are open at a file of this name in the folder of the test."""
+    found, path = [], os.path.join(os.path.realpath(os.getcwd()), name)
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").removesuffix(" (deleted)") == path:
+                found.append(int(number))
+    return found
+
+
+def hidden():
+    """Return the hidden names in the folder, but for locks."""
+    return sorted(name for name in os.listdir() if name.startswith(".") and not name.endswith(".lock"))
+
+
+def counted(stop_at=None, length=9, value=None, path="run", name="a", **options):
+    """Count a loop with an object, a list of the items that were done, and stop before one."""
+    with enable_counter(path, **options) as counter:
+        seen = counter.save_load_object([] if value is None else value, name)
+        for i in counter(range(length)):
+            if i == stop_at:
+                raise Stop
+            seen.append(i)
+    return seen
+
+
+def stopped(*arguments, **options):
+    """Run `counted` to its stop."""
+    with pytest.raises(Stop):
+        counted(*arguments, **options)
+
+
+def loaded(path):
+    """Return the object that is saved at a path."""
+    return pickle.loads(Path(path).read_bytes())
+
+
+def folder_of(text):
+    """Return a function that saves a folder with a text in it."""
+
+    def save(path):
+        os.makedirs(os.path.join(path, "deep"))
+        Path(path, "deep", "x").write_text(text() if callable(text) else text)
+
+    return save
+
+
+def text_in(path):
+    """Load what `folder_of` has saved."""
+    return Path(path, "deep", "x").read_text()
+
+
+def is_locked(path):
+    """Whether somebody holds the lock of a file."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def refusing(number, name=None, source=None):
+    """Return a stand-in for a call that fails, for files of one name alone where it is given."""
+
+    def call(target, *more, **options):
+        if name is None or os.path.basename(shown(target)) == name:
+            raise OSError(number, os.strerror(number))
+        return source(target, *more, **options)
+
+    return call
 
 
 # The write in place.
 
 
-def test_a_position_is_one_small_write_to_an_open_file(folder, calls):
+def test_the_progress_file_appears_with_the_first_save(folder, left):
+    """Not with the call, and not with the loop."""
+    counter = enable_counter("run", each_save=True, save_span=2)
+    assert left() == [".run.lock"]
+    for i in counter(range(4)):
+        assert left() == [".run.lock", *["run"] * (i >= 2)]
+    assert left() == []
+
+
+def test_a_loop_that_saves_only_where_it_fails_makes_the_lock_alone(folder, left, calls):
+    """It is one file, made and removed, and nothing is flushed."""
+    with enable_counter("run") as counter:
+        for _ in counter(range(3)):
+            assert left() == [".run.lock"]
+    assert calls == [("create", ".run.lock"), ("unlink", ".run.lock")]
+
+
+def test_a_position_is_one_small_write_to_an_open_file(folder, calls, clock, position):
     """The file keeps its size and its identity; nothing is opened, flushed or replaced."""
-    storage = opened()
-    storage.write(1)
-    storage.write(2)
-    before = os.stat("run")
-    storage._due = float("inf")  # no flush comes between, however slow the machine is
-    calls.clear()
-    for position in range(3, 500):
-        storage.write(position)
-    assert set(calls) == {("pwrite", "run")} and len(calls) == 497
-    after = os.stat("run")
+    for i in simple_counter("run", range(500)):
+        if i == 2:
+            before = os.stat("run")
+            calls.clear()
+        if i > 2:
+            assert calls == [("pwrite", "run")] and position() == i
+            calls.clear()
+            after = os.stat("run")
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
-    assert again().position == 499
 
 
-def test_the_first_save_is_flushed_before_it_counts(folder, calls):
-    """The file that carries the lock is not on the device yet: a power failure must find all of it or nothing."""
-    storage = opened()
-    assert not any(call == "fsync" for call, _ in calls)
-    calls.clear()
-    storage.write(1)
-    assert calls[:3] == [("fsync", ".run.staged"), ("replace", ".run.staged"), ("fsync", ".")]
-
-
-def test_a_position_is_flushed_once_a_second(folder, calls, monkeypatch):
-    """With the save that comes more than a second after the last flush."""
-    now = [100.0]
-    monkeypatch.setattr(_storage.time, "monotonic", lambda: now[0])
-    storage = opened()
-    storage.write(1)
-    calls.clear()
+def test_a_position_is_flushed_where_the_last_flush_is_more_than_a_second_ago(folder, calls, clock):
+    """Or the start. With the save itself, not with the next one."""
     flushed = []
-    for position in range(2, 40):
-        now[0] += 0.1
-        descriptor = storage._writer
-        storage.write(position)
-        if ("fsync", "run") in calls:
-            flushed.append(position)
-            assert descriptor is not None
+    for i in simple_counter("run", range(20)):
+        if ("fsync", "run") in calls or ("fsync", ".run.new") in calls:
+            flushed.append(i)
         calls.clear()
-    assert flushed in ([12, 23, 34], [11, 21, 31])
+        clock.now += 0.25
+    assert flushed in ([5, 10, 15], [4, 8, 12, 16])
 
 
-def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(folder, monkeypatch):
+def test_a_loop_that_pauses_is_flushed_at_once(folder, calls, clock):
+    """An item that takes an hour is not lost for the want of a second one."""
+    for i in simple_counter("run", range(4)):
+        assert (("fsync", "run") in calls or ("fsync", ".run.new") in calls) is (i > 0)
+        calls.clear()
+        clock.now += 3600
+
+
+def test_a_loop_that_is_over_within_a_second_flushes_nothing(folder, calls, clock):
+    """Neither a save nor the removal at its end: nobody misses it."""
+    for _ in simple_counter("run", range(100)):
+        pass
+    assert not [call for call in calls if call[0] == "fsync"]
+
+
+def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(folder, clock, monkeypatch):
     """Between two flushes one record is overwritten again and again, and the other stays as it was flushed."""
-    storage = opened()
-    storage.write(1)
-    for base in (10, 20, 30):
-        storage.flush()
-        flushed = Path("run").read_bytes()[-2 * RECORD_SIZE :]
-        slots = {0, 1}
-        for position in range(base, base + 3):
-            storage.write(position)
-            now = Path("run").read_bytes()[-2 * RECORD_SIZE :]
-            slots &= {
-                n for n in (0, 1) if now[n * RECORD_SIZE :][:RECORD_SIZE] == flushed[n * RECORD_SIZE :][:RECORD_SIZE]
-            }
-        assert len(slots) == 1
-        newest = max(flushed.split(b"position ")[1:], key=lambda record: int(record.split()[0]))
-        assert newest in now
+    device, pwrite = [None], os.pwrite
+
+    def flush(file):
+        if shown(file) in ("run", ".run.new"):
+            device[0] = Path(f"/proc/self/fd/{file}").read_bytes()
+
+    def write(file, data, at):
+        done = pwrite(file, data, at)
+        if shown(file) != "run":
+            return done
+        now, size = Path("run").read_bytes(), os.path.getsize("run") // 3
+        if device[0] is not None:
+            positions = [json.loads(line)["position"] if line.strip() else -1 for line in device[0].splitlines()[1:]]
+            newest = 1 + positions.index(max(positions))
+            assert now[newest * size :][:size] == device[0][newest * size :][:size]
+        return done
+
+    monkeypatch.setattr(os, "fsync", flush)
+    put(monkeypatch.setattr, "pwrite", write)
+    for _ in simple_counter("run", range(100)):
+        clock.now += 0.3
+    assert device[0]
 
 
-def test_flushing_closes_and_reopens_the_file(folder, monkeypatch):
-    """For folders that publish a file on closing."""
-    closed = []
-    close = os.close
-    storage = opened()
-    storage.write(1)
-    storage.write(2)
-    writing = storage._writer
-    monkeypatch.setattr(os, "close", lambda file: (closed.append(file), close(file)))
-    storage.flush()
-    assert writing in closed
-    storage.write(3)
-    assert storage._writer is not None
+def test_positions_between_two_flushes_use_one_record(folder, clock):
+    """The other one stays as it was flushed, and tells what was there a second ago."""
+    kept = set()
+    for i in simple_counter("run", range(12)):
+        if i == 3:
+            clock.now += 2
+        if i >= 5:
+            kept.add(tuple(sorted(json.loads(line)["position"] for line in Path("run").read_bytes().splitlines()[1:])))
+    assert kept == {(4, i) for i in range(5, 12)}
 
 
-def test_the_size_of_the_file_is_constant(folder):
+def test_a_resume_flushes_the_record_that_it_read_before_it_overwrites_the_other(folder, calls, run_child, clock):
+    """It was written by a process that was killed: it may not be on the device yet."""
+
+    def job(tell):
+        for i in simple_counter("run", range(9)):
+            clock.now += 0.7
+            if i == 5:
+                os._exit(0)
+
+    run_child(job)
+    for _ in simple_counter("run", range(9)):
+        pass
+    assert ("pwrite", "run") in calls
+    assert ("fsync", "run") in calls[: calls.index(("pwrite", "run"))]
+
+
+def test_the_file_is_closed_at_each_flush(folder, clock):
+    """Folders that publish a file when it is closed have it then; between two flushes it stays open."""
+    opened = []
+    for i in simple_counter("run", range(16)):
+        if i > 1:
+            opened.append(len(descriptors("run")))
+        clock.now += 0.25
+    assert opened.count(0) in (3, 4) and set(opened) == {0, 1}
+    assert descriptors("run") == []
+
+
+@pytest.mark.parametrize("has_object", [False, True], ids=["position", "object"])
+def test_with_an_interval_the_file_is_closed_after_every_save(folder, clock, position, has_object):
+    """A file that is written again and again never leaves a write-back cache."""
+    counter = enable_counter("run", each_save=True, save_interval=0.5)
+    if has_object:
+        _kept = counter.save_load_object([], "a")
+    saved = set()
+    for _ in counter(range(40)):
+        assert descriptors("run") == []
+        saved.add(position())
+        clock.now += 0.2
+    assert len(saved) > 10
+
+
+def test_an_object_is_saved_with_the_file_closed_in_between(folder, clock):
+    """A save with objects is a flush."""
+    counter = enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "a")
+    for _ in counter(range(5)):
+        assert descriptors("run") == descriptors("a") == []
+
+
+def test_the_size_of_the_file_is_constant(folder, clock):
     """However long the loop."""
-    storage = opened()
-    storage.write(1)
-    size = os.path.getsize("run")
-    for position in (10, 10**6, 10**12):
-        storage.write(position)
-        storage.flush()
-        assert os.path.getsize("run") == size
+    sizes = set()
+    for i in simple_counter("run", range(2000)):
+        clock.now += 0.1
+        if i:
+            sizes.add(os.path.getsize("run"))
+    assert sizes == {3 * 512}
+
+
+def test_each_loop_has_its_own_time_to_flush(folder, calls, clock):
+    """Inner loops that begin anew every half second do not postpone the flush of the outer one for ever."""
+    flushes = []
+    for _ in simple_counter("run", range(12)):
+        for _ in simple_counter("inner", range(2)):
+            clock.now += 0.25
+            if ("fsync", "run") in calls or ("fsync", ".run.new") in calls:
+                flushes.append(clock.now)
+            calls.clear()
+    gaps = [later - earlier for earlier, later in itertools.pairwise([1000.0, *flushes, 1006.0])]
+    assert flushes and max(gaps) <= 1.5
+
+
+def test_the_newest_record_counts_where_the_position_is_smaller(folder, run_child, moment):
+    """An inner loop begins anew with each outer item: records are ordered by the number of the save."""
+
+    def job(tell):
+        for i in simple_counter("run", range(3)):
+            for j in simple_counter("inner", range(6)):
+                if (i, j) == (1, 2):
+                    os._exit(0)
+
+    run_child(job)
+    assert (moment()["position"], moment()["inside"][0]["position"]) == (1, 2)
+    done = []
+    for i in simple_counter("run", range(3)):
+        done += [(i, j) for j in simple_counter("inner", range(6))]
+    assert done == [(1, j) for j in range(2, 6)] + [(2, j) for j in range(6)]
+
+
+def test_a_finished_loop_in_a_block_flushes_nothing_by_itself(folder, calls, clock):
+    """A thousand short loops would wait for the device a thousand times. Nor is it flushed where the block ends."""
+    with multi_count():
+        for n in range(3):
+            for _ in simple_counter(f"run{n}", range(3)):
+                pass
+        assert not [call for call in calls if call[0] == "fsync"]
+    assert not [call for call in calls if call[0] == "fsync"]
+
+
+def test_a_finished_loop_in_a_block_is_flushed_by_whoever_flushes_next(folder, calls, clock):
+    """Else the block's first loop would run again after a power failure in its last one."""
+    with multi_count():
+        for n in range(3):
+            for _ in simple_counter(f"run{n}", range(3)):
+                pass
+        for i in simple_counter("last", range(3)):
+            clock.now += 2
+            if i == 1:
+                flushed = {name for call, name in calls if call == "fsync"}
+    assert {f"run{n}" for n in range(3)} <= flushed
+
+
+def test_a_finished_loop_whose_file_was_deleted_is_in_nobodys_way(folder, clock, position):
+    """Whoever flushes next has nothing to do with it."""
+    with multi_count():
+        for _ in simple_counter("run", range(3)):
+            pass
+        os.unlink("run")
+        for i in simple_counter("last", range(4)):
+            clock.now += 2
+            assert position("last") == (i or None)
+    assert os.listdir() == []
+
+
+def test_a_finished_loop_in_a_block_holds_no_descriptor_and_no_lock(folder, left):
+    """Fifty of them as little as one."""
+    before = len(os.listdir("/proc/self/fd"))
+    with multi_count():
+        for n in range(50):
+            for _ in simple_counter(f"run{n:02}", range(2)):
+                pass
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert left() == [f"run{n:02}" for n in range(50)]
+    assert left() == []
+
+
+# Growing, and mounts where nothing can be written in place.
+
+
+@pytest.mark.parametrize("objects, size", [(2, 512), (8, 1024), (20, 2048), (40, 4096), (80, None)])
+def test_a_moment_that_has_outgrown_the_records_gets_a_larger_file(folder, calls, moment, objects, size):
+    """By one atomic replacement; above 4,096 bytes, which a page holds, every save goes that way."""
+    names = [f"object{n:03}.pickle" for n in range(objects)]
+    with contextlib.suppress(Stop), enable_counter("run", each_save=True) as counter:
+        values = [counter.save_load_object([], name) for name in names]
+        for i in counter(range(6)):
+            for value in values:
+                value.append(i)
+            if i == 3:
+                calls.clear()
+            if i == 4:
+                raise Stop
+    lines = Path("run").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    if size:
+        assert len(lines[0]) == size
+        assert ("pwrite", "run") in calls and ("replace", ".run.new") not in calls
+    else:
+        assert len(lines[0]) > 4096
+        assert ("replace", ".run.new") in calls and ("pwrite", "run") not in calls
+    with enable_counter("run") as counter:
+        assert [counter.save_load_object(None, name) for name in names] == [[0, 1, 2, 3]] * objects
+        assert list(counter(range(6))) == [4, 5]
+    assert os.listdir() == []
+
+
+def nested(names, sizes, do, at=()):
+    """Run loops inside each other, and do something in each innermost item."""
+    if not names:
+        return do(at)
+    for i in simple_counter(names[0], range(sizes[0])):
+        nested(names[1:], sizes[1:], do, (*at, i))
+
+
+@pytest.mark.parametrize("depth, length", [(4, 10), (6, 60), (8, 150), (14, 220)])
+def test_deep_nesting_and_long_paths_outgrow_the_records(folder, run_child, depth, length):
+    """In the middle of the work: killed again and again, it does each item once."""
+    names = ["run", *(c * length for c in "abcdefghijklm"[: depth - 1])]
+    sizes = [2, 2, *[1] * (depth - 4), 2, 2]
+    items, seen = list(itertools.product(*map(range, sizes))), []
+    for stop in (9, 10, 14, None):
+
+        def job(tell, stop):
+            def do(at):
+                if stop is not None and at == items[stop]:
+                    os._exit(0)
+                tell(at)
+
+            nested(names, sizes, do)
+
+        child = run_child(job, stop)
+        assert child.error is None
+        seen += child.told
+        if stop is not None:
+            assert seen == items[:stop]
+            size = os.path.getsize("run") // 3
+            assert size in SIZES or size > 4096
+    assert seen == items
+    assert (size > 4096) is (depth == 14)
+    assert os.listdir() == []
+
+
+def test_growing_is_flushed_before_it_counts(folder, calls):
+    """Made beside it, flushed, put in its place, and the folder flushed; its name is there for a moment only."""
+    for i in simple_counter("run", range(3)):
+        if i == 1:
+            for _ in simple_counter("x" * 200, range(2)):
+                for _ in simple_counter("y" * 200, range(2)):
+                    pass
+            break
+    first = calls.index(("replace", ".run.new"))
+    second = calls.index(("replace", ".run.new"), first + 1)
+    assert calls[second - 2 : second + 2] == [
+        ("create", ".run.new"),
+        ("fsync", ".run.new"),
+        ("replace", ".run.new"),
+        ("fsync", "."),
+    ]
+
+
+def growing(strike):
+    """Save an object, and then with it a second one that needs a larger record."""
+    with enable_counter("run", each_save=True) as counter:
+        one = counter.save_load_object([], "a")
+        for i in counter(range(2)):
+            if i == 1:
+                with enable_counter("x" * 200, each_save=True) as inner:
+                    two = inner.save_load_object([], "y" * 200)
+                    for j in inner(range(2)):
+                        one.append((i, j))
+                        two.append((i, j))
+                        if j == 0:
+                            strike()
+                        if j == 1:
+                            os._exit(0)
+
+
+def look_at_growing():
+    with enable_counter("run") as counter:
+        one = counter.save_load_object([], "a")
+        at = []
+        for i in counter(range(2)):
+            with enable_counter("x" * 200) as inner:
+                two = inner.save_load_object([], "y" * 200)
+                at.append((i, inner.position, [*one], [*two]))
+                for _ in inner(range(2)):
+                    pass
+    assert os.listdir() == []
+    return at[0]
+
+
+def test_a_kill_while_the_file_grows_leaves_one_moment_or_the_other(folder, run_child):
+    """The larger file must not publish anything that is not settled."""
+    seen = in_turn(run_child, growing, look_at_growing)
+    old, new = (1, 0, [], []), (1, 1, [(1, 0)], [(1, 0)])
+    assert seen == [old] * seen.count(old) + [new] * seen.count(new)
+    assert seen.count(old) and seen.count(new)
+
+
+REFUSED = ["EPERM", "ESPIPE", "EINVAL", "ENOTSUP", "ENOSYS", "EBADF", "EROFS"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("has_object", [False, True], ids=["position", "object"])
+def test_where_nothing_can_be_written_in_place_each_save_is_a_new_file(
+    folder, calls, clock, monkeypatch, position, name, has_object
+):
+    """Some mounts take a file from its beginning to its end and no other way; closing it fails there, too."""
+    number, close = getattr(errno, name), os.close
+
+    def closing(file):
+        is_progress = shown(file) == "run" and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        close(file)
+        if is_progress:
+            raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "close", closing)
+    put(monkeypatch.setattr, "pwrite", refusing(number, "run", os.pwrite))
+    counter = enable_counter("run", each_save=True)
+    seen = counter.save_load_object([], "a") if has_object else []
+    for i in counter(range(6)):
+        seen.append(i)
+        assert position() == (i or None)
+        if i == 3:
+            before, calls[:] = os.stat("run").st_ino, []
+        if i == 4:
+            made = [call for call in calls if call[1] == ".run.new"]
+            assert made == [("create", ".run.new"), ("fsync", ".run.new"), ("replace", ".run.new")]
+            assert os.stat("run").st_ino != before
+            break
+    del counter
+    assert descriptors("run") == []
+    counter = enable_counter("run")
+    assert counter.position == 4
+    assert not has_object or counter.save_load_object([], "a") == [0, 1, 2, 3]
+
+
+def test_where_a_file_cannot_be_opened_to_write_in_it_each_save_is_a_new_one(folder, monkeypatch, position):
+    """Without cutting it, that is."""
+    real = os.open
+
+    def opening(path, flags, *more, **options):
+        if os.path.basename(path) == "run" and flags & os.O_ACCMODE and not flags & os.O_CREAT:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", opening)
+    for i in simple_counter("run", range(6)):
+        assert position() == (i or None)
+    assert os.listdir() == []
 
 
 # The commit.
 
 
 def test_the_order_of_a_commit(folder, calls):
-    """Staged beside its final path, flushed with its folders, published by one replacement, settled last."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    calls.clear()
-    commit(storage, 2, a="two")
-    assert plain(calls)[:9] == [
-        ("mkdir", "STAGED/" + plain(calls)[0][1].split("/")[-1]),
-        ("fsync", "STAGED/a"),
-        ("fsync", plain(calls)[2][1]),  # the hidden folder: the name of what is in it
-        ("fsync", "."),  # the name of the hidden folder
-        ("fsync", ".run.staged"),
-        ("replace", ".run.staged"),
+    """Staged beside its place, flushed with its name; then the record, flushed, counts; then it is moved."""
+    counter = enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "a")
+    commits = []
+    for i in counter(range(5)):
+        if i:
+            commits.append([call for call in calls if call[0] != "create"])
+        calls.clear()
+    names = [commit[0][1] for commit in commits[1:]]
+    assert names in ([".a.MARK-a", ".a.MARK-b", ".a.MARK-a"], [".a.MARK-b", ".a.MARK-a", ".a.MARK-b"])
+    for name, commit in zip(names, commits[1:], strict=True):
+        assert commit == [
+            ("fsync", name),
+            ("fsync", "."),  # its name, and that of the one before, which was moved
+            ("pwrite", "run"),
+            ("fsync", "run"),
+            ("replace", name),
+        ]
+
+
+def test_the_order_of_the_first_commit(folder, calls):
+    """The progress file itself is staged, flushed and put in place."""
+    stopped(0)
+    kinds = [call for call in calls if call[1] not in (".run.lock", "run")]
+    staged = next(name for call, name in kinds if call == "fsync")
+    assert staged.startswith(".a.MARK-")
+    at = kinds.index(("create", ".run.new"))
+    assert ("fsync", ".") in kinds[:at]
+    assert kinds[at:] == [
+        ("create", ".run.new"),
+        ("fsync", ".run.new"),
+        ("replace", ".run.new"),
         ("fsync", "."),
-        ("rename", "a"),
-        ("rename", "STAGED/a"),
+        ("replace", staged),
     ]
-    assert calls[2][1] == calls[0][1]
-    assert texts() == {"a": "two"}
 
 
-def test_a_path_is_named_in_the_progress_file_before_anything_is_made_there(folder, calls):
-    """Else a kill would leave a hidden folder that nobody knows of."""
-    storage = opened()
-    seen = []
-    storage.commit(0, {os.path.abspath("a"): lambda path: seen.append(Path("run").read_text()) or Path(path).touch()})
-    assert json.loads(seen[0].splitlines()[0])["files"] == {"a": None}
+class Device:
+    """What is on the device and what is not, from the calls as they come; it objects to what comes too early."""
+
+    def __init__(self, monkeypatch):
+        self.made = set()  # files whose contents are not on the device
+        self.names = set()  # folders whose names are not
+        self.record = None  # the newest record, where it is not: the file, or the folder where it has a new name
+        self.records = 0
+        for name in OPERATIONS:
+            put(monkeypatch.setattr, name, self.watched(name, getattr(os, name)))
+
+    def watched(self, name, real):
+        def call(target, *more, **options):
+            if isinstance(target, int) and target < 0:
+                return real(target, *more, **options)
+            is_open = isinstance(target, int)
+            path = os.readlink(f"/proc/self/fd/{target}") if is_open else os.path.abspath(target)
+            done = real(target, *more, **options)
+            if not path.endswith(".lock") and (name != "open" or more[0] & os.O_CREAT):
+                others = [os.path.abspath(more[0])] if name in ("replace", "rename") else []
+                getattr(self, f"on_{name}", self.on_move)(path, *others)
+            return done
+
+        return call
+
+    def on_open(self, path):
+        self.made.add(path)
+        if not path.endswith(".new"):
+            self.names.add(os.path.dirname(path))
+
+    def on_mkdir(self, path):
+        self.names.add(os.path.dirname(path))
+
+    def on_fsync(self, path):
+        self.made.discard(path)
+        self.names.discard(path)
+        if path == self.record:
+            self.record = None
+
+    def on_pwrite(self, path):
+        if path.endswith("/run"):
+            self.count(path, path)
+
+    def on_replace(self, source, target):
+        if source.endswith(".run.new"):
+            self.count(source, os.path.dirname(source))
+        else:
+            self.on_move(source, target)
+
+    def on_move(self, *paths):
+        assert self.record is None or not all(os.path.lexists(path) for path in paths[:1]), (
+            "the record is not there yet"
+        )
+        self.names |= {os.path.dirname(path) for path in paths}
+        self.made -= set(paths)
+
+    def count(self, path, record):
+        """A record comes into being: what it names has to be there, and what the one before named to be settled."""
+        assert not self.made, f"not flushed: {self.made}"
+        assert not (names := {name for name in self.names if os.path.isdir(name)}), f"not flushed: {names}"
+        assert self.record is None, "the record before is not flushed"
+        self.record = record
+        self.records += 1
 
 
-def test_renaming_is_on_the_device_before_the_next_save_counts(folder, calls):
-    """The next replacement takes away what the one before could be rolled forward from."""
-    other = folder / "other"
-    other.mkdir()
-    storage = opened()
-    storage.commit(1, {str(other / "a"): writer("one")})
-    calls.clear()
-    storage.commit(2, {})
-    assert calls.index(("fsync", "other")) < calls.index(("replace", ".run.staged"))
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "new files"])
+def test_nothing_comes_before_what_it_rests_on_is_on_the_device(folder, monkeypatch, in_place):
+    """New contents and their names before the record; the record before what is moved; that before the next record.
+
+    Also where the file grows in the middle of it.
+    """
+    if not in_place:
+        put(monkeypatch.setattr, "pwrite", refusing(errno.ESPIPE, "run", os.pwrite))
+    for name in ("left", "right"):
+        os.mkdir(name)
+    device = Device(monkeypatch)
+    text = ["0"]
+    counter = enable_counter("run", each_save=True)
+    seen = counter.save_load_object([], "left/a")
+    more = counter.save_load_object([], "right/b")
+    counter.save_load_funcs([folder_of(lambda: text[0]), folder_of("same")], [text_in] * 2, ["left/m", "right/n"])
+    for i in counter(range(5)):
+        seen.append(i)
+        more.append(i)
+        text[0] = str(i)
+        if i == 3:
+            with enable_counter("x" * 200, each_save=True) as inner:
+                deep = inner.save_load_object([], "left/" + "y" * 200)
+                for j in inner(range(3)):
+                    deep.append(j)
+    assert device.records >= 8
+
+
+def test_every_file_and_folder_that_a_function_has_written_is_flushed(folder, calls):
+    """fsync of a folder covers the names in it, and not what they name."""
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+    for i in counter(range(3)):
+        if i == 1:
+            calls.clear()
+        if i == 2:
+            break
+    before = calls[: calls.index(("pwrite", "run"))]
+    flushed = [name for call, name in before if call == "fsync"]
+    staged = next(name for name in flushed if name.endswith("model/deep/x")).removesuffix("/model/deep/x")
+    for path in ("/model/deep/x", "/model/deep", "/model", ""):
+        assert staged + path in flushed
+    assert flushed[-1] == "." and re.fullmatch(r"\.model\.MARK-[ab]", staged)
+
+
+def test_names_that_are_staged_carry_a_mark_of_the_progress_files_path(folder, monkeypatch):
+    """Relative to the folder of the object, so that a moved folder finds them again; two files have two marks."""
+    import zlib
+
+    os.mkdir("other")
+    names, real = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths, **options: (names.append(paths[0]), real(*paths, **options)))
+    for path in ("run", "other/run"):
+        names.clear()
+        stopped(2, path=path, name="a")
+        (staged,) = {os.path.basename(name) for name in names if os.path.basename(name).startswith(".a.")}
+        assert re.fullmatch(rf"\.a\.{zlib.crc32(path.encode()):08x}-[ab]", staged)
+        Path("a").unlink()
 
 
 def test_new_contents_are_staged_beside_their_final_path(folder):
-    """Never on another file system, where a rename is a copy."""
-    other = folder / "other"
-    other.mkdir()
+    """Never on another file system, where a rename is a copy; under the very name that was given."""
+    os.mkdir("other")
     places = []
-    opened().commit(1, {str(other / "a.npy"): lambda path: places.append(Path(path)) or Path(path).touch()})
-    assert places[0].name == "a.npy"
-    assert places[0].parent.parent == other
-    assert os.listdir(other) == ["a.npy"]
-
-
-def test_what_is_kept_stays_and_what_is_not_goes(folder):
-    """A commit names everything that is there after it."""
-    storage = opened()
-    commit(storage, 1, a="one", b="one", c="one")
-    storage.commit(2, {os.path.abspath("a"): writer("two")}, kept=[os.path.abspath("b")])
-    assert texts() == {"a": "two", "b": "one"}
-    assert set(storage.header.files) == {os.path.abspath("a"), os.path.abspath("b")}
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs(
+            [lambda path: places.append(path) or Path(path).touch()], [print], [Path("other/a.npy")]
+        )
+        for _ in counter(range(3)):
+            raise Stop
+    (place,) = places
+    assert place.name == "a.npy"
+    assert place.parent.parent == folder / "other"
+    assert os.listdir("other") == ["a.npy"]
 
 
 @pytest.mark.parametrize("size", [10, 3 << 20], ids=["small", "large"])
-def test_an_object_file_is_a_plain_pickle_at_the_path_that_was_given(folder, size):
+def test_an_object_file_is_a_plain_pickle_at_the_path_that_was_given(folder, left, size):
     """With nothing of ours around it."""
-    with pytest.raises(Stop):
-        with enable_counter("run") as counter:
-            counter.save_load_object(b"x" * size, "object.pickle")
-            for _ in counter(range(3)):
-                raise Stop
-    assert pickle.loads(Path("object.pickle").read_bytes()) == b"x" * size
+    stopped(1, value=bytearray(size), name="object.pickle")
+    assert loaded("object.pickle") == bytes(size) + b"\0"
+    assert left() == ["object.pickle", "run"]
+    assert counted(None, name="object.pickle")[-2:] == bytearray([7, 8])
 
 
-def after_step(folder, monkeypatch, name, number):
-    """Break a commit off after the n-th call of a kind, as a kill would, and open the file again."""
-    storage = opened()
-    commit(storage, 1, a="one", b="one")
-    count = [0]
-    real = getattr(os, name)
+def test_a_folder_that_was_moved_still_resumes(folder, tmp_path, monkeypatch):
+    """With what was staged in it by a save that a kill had cut short."""
+    stopped(4)
+    os.rename(folder, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert counted() == list(range(9))
+    assert os.listdir() == []
 
-    class Kill(BaseException):
-        pass
 
-    def call(*arguments, **options):
-        count[0] += 1
-        if count[0] > number:
-            raise Kill
-        return real(*arguments, **options)
+def saving(strike, size=0):
+    """Save an object and a folder after item 0, and again after item 1, when the kills begin."""
+    text = [""]
+    with enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([folder_of(lambda: text[0]), folder_of("same")], [text_in] * 2, ["model", "other"])
+        _kept = counter.save_load_object(bytes(size), "constant")
+        for i in counter(range(9)):
+            if i == 2:
+                os._exit(0)
+            seen.append(i)
+            text[0] = str(i)
+            if i == 1:
+                strike()
 
-    def dead(*arguments, **options):
-        raise Kill
 
-    monkeypatch.setattr(os, name, call)
-    clear = _files.clear
-    monkeypatch.setattr(_files, "clear", lambda path: None)  # who was killed clears nothing
-    with pytest.raises(Kill):
-        commit(storage, 2, a="two", c="two")
-    monkeypatch.setattr(os, name, real)
-    monkeypatch.setattr(_files, "clear", clear)
-    return again()
+def look_at_saving(size=0):
+    """Return what the next start finds, and see that it can go on to its end."""
+    found = []
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        loads = [found.append] * 2
+        counter.save_load_funcs(
+            [folder_of("end")] * 2, [lambda path, load=load: load(text_in(path)) for load in loads], ["model", "other"]
+        )
+        assert counter.save_load_object(None, "constant") == bytes(size)
+        state = (counter.position, [*seen], *found)
+        assert hidden() == []
+        for _ in counter(range(9)):
+            pass
+    assert os.listdir() == []
+    return state
 
 
 @pytest.mark.parametrize(
-    "name, number, position",
-    [
-        *[("mkdir", 0, 1), ("mkdir", 1, 1), ("fsync", 3, 1), ("fsync", 6, 1), ("replace", 0, 1), ("replace", 1, 1)],
-        *[("rename", 0, 2), ("rename", 1, 2), ("rename", 2, 2), ("rename", 3, 2), ("unlink", 0, 2), ("rmdir", 0, 2)],
-    ],
+    "in_place, size", [(True, 0), (True, 3 << 20), (False, 0)], ids=["in place", "large", "new files"]
 )
-def test_a_commit_that_was_cut_short(folder, monkeypatch, name, number, position):
-    """Before the replacement the old save is whole, after it the next start rolls the new one forward."""
-    storage = after_step(folder, monkeypatch, name, number)
-    assert storage.position == position
-    whole = {"a": "one", "b": "one"} if position == 1 else {"a": "two", "c": "two"}
-    assert texts() == whole
-    for path, stamp in storage.header.files.items():
-        assert stamp is None or storage.holds(path)
-    storage.remove()
-    assert os.listdir() == []
+def test_a_commit_that_was_cut_short(folder, run_child, monkeypatch, in_place, size):
+    """Before the record the old save is whole, after it the next start rolls the new one forward.
+
+    A folder that was saved again unchanged has the same digest as the one that was moved aside for it.
+    """
+    if not in_place:
+        put(monkeypatch.setattr, "pwrite", refusing(errno.ESPIPE, "run", os.pwrite))
+    seen = in_turn(run_child, saving, look_at_saving, size)
+    old, new = (1, [0], "0", "same"), (2, [0, 1], "1", "same")
+    assert seen == [old] * seen.count(old) + [new] * seen.count(new)
+    assert seen.count(old) > 5 and seen.count(new) > 5
 
 
-def test_rolling_forward_does_not_touch_what_somebody_has_changed_meanwhile(folder, monkeypatch):
-    """Another size or digest than the progress file names: an error that names it."""
-    with pytest.raises(RestartError, match=r"a: belongs to no save of run; move it away and run again"):
-        commit_cut = after_step
+def killed_before_moving(run_child, **options):
+    """Kill a save with an object as soon as it counts: its new contents are still where they were staged."""
 
-        def mine(*arguments):
-            Path("a").write_text("mine")
-            return opened()
+    def job(tell):
+        with enable_counter("run", each_save=True, **options) as counter:
+            seen = counter.save_load_object([], "a")
+            for i in counter(range(9)):
+                seen.append(i)
+                if i == 1:
+                    os.replace = lambda *paths, **options: os.kill(os.getpid(), signal.SIGKILL)
 
-        monkeypatch.setattr(sys.modules[__name__], "again", lambda: (again_as_is(), mine())[1])
-        commit_cut(folder, monkeypatch, "rename", 0)
+    assert run_child(job).status == -signal.SIGKILL
+    (staged,) = hidden()
+    return staged
+
+
+def test_rolling_forward_goes_by_the_contents(folder, run_child):
+    """What is staged with the size and digest that the record names is moved in, all else of that mark goes."""
+    staged = killed_before_moving(run_child)
+    other = staged[:-1] + ("a" if staged.endswith("b") else "b")
+    os.rename(staged, other)
+    Path(staged).write_text("debris")
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (2, [0, 1])
+    assert hidden() == [] and loaded("a") == [0, 1]
+
+
+def test_what_is_staged_with_other_contents_is_not_moved_in(folder, run_child):
+    """Damaged, that is: the error names the object's file, and nothing is loaded."""
+    staged = killed_before_moving(run_child)
+    Path(staged).write_bytes(Path(staged).read_bytes()[:-1] + b"?")
+    with pytest.raises(RestartError, match="a: .*(changed|damaged|missing)"):
+        enable_counter("run").save_load_object([], "a")
+
+
+def test_what_matches_neither_record_is_foreign(folder, run_child):
+    """Rolling forward does not replace what somebody has put there since."""
+    killed_before_moving(run_child)
+    Path("a").write_text("mine")
+    with pytest.raises(RestartError, match="a: "):
+        enable_counter("run").save_load_object([], "a")
     assert Path("a").read_text() == "mine"
     Path("a").unlink()
-    assert again_as_is() is None
-    storage = opened()
-    assert (storage.position, texts()) == (2, {"a": "two", "c": "two"})
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (2, [0, 1])
 
 
-def again_as_is():
-    """Let go of every file as a process that dies does."""
-    for storage in list(_storage._opened.values()):
-        storage._process = -1
-        storage._close()
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_a_killed_save_has_staged_goes_when_its_path_is_registered(folder, run_child, kind):
+    """No path need be named before anything is staged for it: the mark says whose it was."""
+    staged = killed_before_moving(run_child)
+    victim = Path("victim")
+    victim.write_text("mine")
+    for name in (staged, *(f"{staged[:-1]}{end}" for end in ("a", "b", "old"))):
+        if kind == "file" or os.path.lexists(name):
+            Path(name).write_text("debris") if name != staged else None
+        elif kind == "folder":
+            folder_of("debris")(name)
+        else:
+            os.symlink("victim", name)
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (2, [0, 1])
+    assert hidden() == []
+    assert victim.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name, number", [("replace", 0), ("rename", 0), ("rename", 1), ("unlink", 0), ("rmdir", 0)])
-def test_a_removal_that_was_cut_short_is_finished_by_the_next_start(folder, monkeypatch, name, number):
-    """The progress file says first that the work is done; it goes last, and nobody takes it for a save."""
+def test_what_a_save_before_the_first_has_staged_goes_too(folder, run_child, left):
+    """There is no progress file that could name it."""
 
-    class Kill(BaseException):
-        pass
+    def job(tell):
+        def die(path):
+            Path(path).write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    storage = opened()
-    commit(storage, 1, a="one", b="one")
-    count, real = [0], getattr(os, name)
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a")
+            counter.save_load_funcs([die], [print], ["model"])
+            list(counter(range(3)))
 
-    def call(*arguments, **options):
-        count[0] += 1
-        if count[0] > number:
-            raise Kill
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(os, name, call)
-    monkeypatch.setattr(_files, "clear", lambda path: None)
-    with pytest.raises(Kill):
-        storage.remove()
-    monkeypatch.undo()
-    os.chdir(folder)
-    storage = again()
-    if name == "replace":  # it was not said yet
-        assert (storage.position, texts()) == (1, {"a": "one", "b": "one"})
-        storage.remove()
-    else:
-        assert (storage.position, texts(), storage.is_saved) == (0, {}, False)
-        storage.release()
-    assert os.listdir() == []
+    run_child(job)
+    assert hidden() and "run" not in left()
+    counter = enable_counter("run")
+    _kept = counter.save_load_object([], "a")
+    counter.save_load_funcs([print], [print], ["model"])
+    assert left() == [".run.lock"]
 
 
-def test_the_order_of_a_removal(folder, calls):
-    """It says that the work is done, moves each thing aside, deletes it, and deletes the progress file last."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    calls.clear()
-    storage.remove()
-    kinds = [call for call in calls if call[0] != "fsync"]
-    assert kinds[0] == ("replace", ".run.staged")
-    assert kinds[2] == ("rename", "a")
-    assert kinds[-1] == ("unlink", "run")
-    assert calls[-1] == ("fsync", ".")
-    assert calls.index(("fsync", ".")) < calls.index(("rename", "a"))
+def test_where_a_user_deletes_the_progress_file_what_was_staged_goes_with_the_registration(folder, run_child, left):
+    """The work begins afresh; what stands at the object's place is not ours any more."""
+    killed_before_moving(run_child)
+    os.unlink("run")
+    with pytest.raises(RestartError, match="a: "):
+        enable_counter("run").save_load_object([], "a")
+    os.unlink("a")
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (0, [])
+    assert left() == [".run.lock"]
 
 
-def test_a_folder_is_renamed_aside_before_it_is_deleted(folder, calls):
-    """A half-deleted one is never taken for the real one."""
-    storage = opened()
+def test_what_is_staged_for_another_progress_file_is_not_touched(folder, run_child):
+    """It has another mark, and may be in the making just now."""
+    staged = killed_before_moving(run_child)
+    foreign = re.sub(r"[0-9a-f]{8}-", "00000000-", staged)
+    Path(foreign).write_text("of another")
+    counter = enable_counter("run")
+    _kept = counter.save_load_object([], "a")
+    assert hidden() == [foreign]
+
+
+def test_a_look_does_not_delete_what_was_staged_just_now(folder):
+    """Registering looks for what an earlier run has staged; a save in the middle of which one registers does not."""
+    looked = []
 
     def save(path):
-        os.mkdir(path)
-        Path(path, "x").write_text("x")
+        Path(path).write_text("text")
+        looked.append(enable_counter("other").save_load_object([1], "b"))
+        with contextlib.suppress(RestartError):
+            enable_counter("other").save_load_object([1], "a")
 
-    storage.commit(1, {os.path.abspath("model"): save})
-    calls.clear()
-    storage.remove()
-    assert calls.index(("rename", "model")) < min(n for n, call in enumerate(calls) if call[0] == "unlink")
-    assert not any(name.startswith("model") for call, name in calls if call == "unlink")
-    assert os.listdir() == []
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([save], [print], ["model"])
+        for _ in counter(range(3)):
+            seen.append(1)
+            raise Stop
+    assert looked and loaded("a") == [1] and Path("model").read_text() == "text"
 
 
-def test_removing_does_not_touch_what_somebody_has_changed_meanwhile(folder):
-    """It belongs to no save any more."""
-    storage = opened()
-    commit(storage, 1, a="one", b="one")
-    Path("a").write_text("mine")
-    storage.remove()
-    assert texts() == {"a": "mine"}
+def test_what_is_not_registered_any_more_goes_with_the_next_save(folder):
+    """A save names everything that is there after it; what was moved away by hand is no matter."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        for i in counter(range(4)):
+            with enable_counter("inner") as inner:
+                _kept = inner.save_load_object([i], f"a{i}")
+                for _ in inner(range(2)):
+                    if i == 1:
+                        counter.save()
+                        assert os.path.exists("a1")
+                    if i == 2:
+                        counter.save()
+                        assert not os.path.exists("a1") and os.path.exists("a2")
+                        raise Stop
+    assert sorted(name for name in os.listdir() if name.startswith("a")) == ["a2"]
 
 
 def test_saving_does_not_touch_what_somebody_has_changed_meanwhile(folder):
-    """An error that names it; what was saved is whole but for what was changed."""
-    storage = opened()
-    commit(storage, 1, a="one", b="one")
-    Path("a").write_text("mine")
-    with pytest.raises(RestartError, match="a: changed by somebody else since it was saved with run; move it away"):
-        commit(storage, 2, a="two", b="two")
-    assert texts() == {"a": "mine", "b": "one"}
+    """An error that names it; the rest of what was saved is whole."""
+    with pytest.raises(RestartError, match="a: .*changed"):
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a")
+            for i in counter(range(9)):
+                if i == 2:
+                    Path("a").write_text("mine")
+    assert Path("a").read_text() == "mine"
+    assert hidden() == []
 
 
 def test_a_file_that_was_rewritten_with_the_same_contents_is_ours(folder):
     """What counts is the digest, not the time."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    Path("a").unlink()
-    Path("a").write_text("one")
-    commit(storage, 2, a="two")
-    assert texts() == {"a": "two"}
+    counter = enable_counter("run", each_save=True)
+    seen = counter.save_load_object([], "a")
+    for i in counter(range(4)):
+        seen.append(i)
+        if i == 2:
+            data = Path("a").read_bytes()
+            Path("a").unlink()
+            Path("a").write_bytes(data)
+        if i == 3:
+            assert loaded("a") == [0, 1, 2]
+    assert os.listdir() == []
 
 
-def test_a_change_inside_a_saved_folder_is_noticed(folder):
-    """Also one that leaves the folder's own time and size as they were."""
-
-    def save(path):
-        os.mkdir(path)
-        Path(path, "x").write_text("one")
-
-    storage = opened()
-    storage.commit(1, {os.path.abspath("model"): save})
-    Path("model/x").write_text("two")
-    with pytest.raises(RestartError, match="model: changed by somebody else"):
-        storage.commit(2, {os.path.abspath("model"): save})
+CHANGES = [
+    lambda: os.rename("model/x", "model/y"),
+    lambda: os.mkdir("model/new"),
+    lambda: Path("model/x").write_text("2"),
+    lambda: (os.unlink("model/link"), os.symlink("y", "model/link")),
+    lambda: (os.rmdir("model/deep"), Path("model/deep").touch()),
+    lambda: shutil.rmtree("model"),
+]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: os.rename("model/x", "model/y"),
-        lambda: os.mkdir("model/new"),
-        lambda: Path("model/x").write_text("2"),
-        lambda: (os.unlink("model/link"), os.symlink("y", "model/link")),
-        lambda: (os.rmdir("model/deep"), Path("model/deep").touch()),
-    ],
-)
+def model(path):
+    """Save a folder of all kinds."""
+    os.makedirs(os.path.join(path, "deep"))
+    Path(path, "x").write_text("1")
+    os.symlink("x", os.path.join(path, "link"))
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_the_digest_of_a_folder_covers_names_kinds_and_contents(folder, change):
     """Whatever was changed in it, the next start notices."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs([model], [os.listdir], ["model"])
+        for _ in counter(range(3)):
+            raise Stop
+    change()
+    with pytest.raises(RestartError, match="model: .*(changed|missing)"):
+        enable_counter("run").save_load_funcs([model], [os.listdir], ["model"])
+
+
+def test_a_change_inside_a_saved_folder_is_noticed_by_the_next_save(folder):
+    """Also one that leaves the folder's own time and size as they were."""
+    with pytest.raises(RestartError, match="model: .*changed"):
+        with enable_counter("run", each_save=True) as counter:
+            counter.save_load_funcs([model], [os.listdir], ["model"])
+            for i in counter(range(9)):
+                if i == 2:
+                    Path("model/x").write_text("2")
+    assert Path("model/x").read_text() == "2"
+
+
+def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder):
+    """As a copy of read-only data is: it could neither be moved nor deleted."""
 
     def save(path):
         os.makedirs(os.path.join(path, "deep"))
-        Path(path, "x").write_text("1")
-        os.symlink("x", os.path.join(path, "link"))
+        Path(path, "deep", "x").touch(0o444)
+        os.chmod(os.path.join(path, "deep"), 0o555)
+        os.chmod(path, 0o555)
 
-    opened().commit(1, {os.path.abspath("model"): save})
-    change()
-    with pytest.raises(RestartError, match="model: changed or damaged since it was saved"):
-        again().holds(os.path.abspath("model"))
-
-
-def test_a_large_object_is_digested_as_it_was_written(folder):
-    """Whatever another thread does to a buffer while it is still to be digested."""
-    buffer = bytearray(os.urandom(3 << 20))
-    with _files.DigestingFile("large") as file:
-        for _ in range(3):
-            file.write(buffer)
-            file.write(b"")
-            buffer[:] = bytes(len(buffer))
-    assert file.stamp == _files.stamp_of("large") and file.stamp["size"] == 9 << 20
-
-
-def test_writing_waits_where_digesting_falls_behind(folder, monkeypatch):
-    """Or all that is written would be in memory once more."""
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        monkeypatch.setattr(_files, "_AHEAD", 32)
-
-    with _files.DigestingFile("large") as file:
-        file.write(bytes(2 << 20))
-        monkeypatch.setattr(_files, "_AHEAD", -1)
-        monkeypatch.setattr(_files.time, "sleep", sleep)
-        file.write(bytes(2 << 20))
-    assert slept and file.stamp == _files.stamp_of("large")
-
-
-def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypatch):
-    """At the end of the interpreter."""
-
-    def start(thread):
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(threading.Thread, "start", start)
-        with enable_counter("run") as counter:
-            counter.save_load_object(bytes(3 << 20), "large")
-            for _ in counter(range(2)):
-                raise Stop
-    assert enable_counter("run").save_load_object(b"", "large") == bytes(3 << 20)
-
-
-# A save that fails.
-
-
-def refuse(*arguments, **options):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("name", ["mkdir", "fsync", "replace", "rename"])
-def test_a_commit_that_fails_leaves_the_former_save_whole(folder, monkeypatch, name):
-    """The error says so, nothing half-made stays behind, and the next save works."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    real = getattr(os, name)
-    monkeypatch.setattr(os, name, refuse)
-    with pytest.raises(RestartError, match="run: could not be saved: No space left on device; what was saved is whole"):
-        commit(storage, 2, a="two")
-    monkeypatch.setattr(os, name, real)
-    if name != "rename":  # else it counts already, and settles with the next save or start
-        assert (texts(), again().position) == ({"a": "one"}, 1)
-    else:
-        assert (again().position, texts()) == (2, {"a": "two"})
-
-
-def test_a_commit_that_could_not_be_settled_is_settled_by_the_next_one(folder, monkeypatch):
-    """In the same process, without a start in between."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    real = os.rename
-    monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(RestartError):
-        commit(storage, 2, a="two")
-    monkeypatch.setattr(os, "rename", real)
-    commit(storage, 3, a="three")
-    assert texts() == {"a": "three"}
-
-
-def test_what_cannot_be_cleared_now_the_next_start_clears(folder, monkeypatch):
-    """A failing disk does not hide the error that came first."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    real = {name: getattr(os, name) for name in ("replace", "unlink", "rmdir")}
-    for name in real:
-        monkeypatch.setattr(os, name, refuse)
-    with pytest.raises(RestartError, match="could not be saved: No space left on device"):
-        commit(storage, 2, a="two")
-    for name, function in real.items():
-        monkeypatch.setattr(os, name, function)
-    assert len(os.listdir()) > 2
-    again()
-    assert sorted(os.listdir()) == ["a", "run"]
-
-
-@pytest.mark.parametrize("wrong", [refuse, lambda file, data, at: 7], ids=["fails", "writes a part"])
-def test_a_write_in_place_that_fails_is_an_error(folder, monkeypatch, wrong):
-    """The position before is still there."""
-    storage = opened()
-    storage.write(1)
-    storage.flush()
-    storage.write(2)
-    real = _files.write_at
-    monkeypatch.setattr(_files, "write_at", wrong)
-    with pytest.raises(RestartError, match="run: could not be saved: (No space left|only a part could be written)"):
-        storage.write(3)
-    monkeypatch.setattr(_files, "write_at", real)
-    assert again().position == 2
-
-
-@pytest.mark.parametrize("step", ["flush", "first write", "claim", "remove", "start"])
-def test_every_other_step_that_fails_is_an_error_too(folder, monkeypatch, step):
-    """A RestartError that names the file, never an OSError alone."""
-    storage = opened() if step != "start" else None
-    if step in ("flush", "remove"):
-        commit(storage, 1, a="one")
-        storage.write(2)
-    real = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", refuse)
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(RestartError, match="run: (could not be (saved|removed)|cannot be used): No space left"):
-        if step == "flush":
-            storage.flush()
-        elif step == "first write":
-            storage.write(1)
-        elif step == "claim":
-            storage.claim(os.path.abspath("inner"))
-        elif step == "remove":
-            storage.remove()
-        else:
-            opened()
-    monkeypatch.setattr(os, "fsync", real[0])
-    monkeypatch.setattr(os, "replace", real[1])
-    assert not [name for name in os.listdir() if name.startswith(".")]
-
-
-@pytest.mark.parametrize("size", [10, 3 << 20], ids=["small", "large"])
-def test_a_large_file_is_flushed_as_a_small_one_is(folder, calls, size):
-    """By a thread of its own, which is waited for, and whose failure is the failure of the save."""
-    storage = opened()
-    commit(storage, 1, a="x" * size)
-    assert [name.endswith("/a") for call, name in calls if call == "fsync"].count(True) == 1
-    threads = threading.active_count()
-
-    def fails(file):
-        raise OSError(errno.EIO, "Input/output error")
-
-    before = texts()
-    real, os.fsync = os.fsync, fails
-    try:
-        with pytest.raises(RestartError, match="could not be saved: Input/output error"):
-            commit(storage, 2, a="y" * size)
-    finally:
-        os.fsync = real
-    assert texts() == before
-    assert threading.active_count() == threads
-
-
-# The lock, and who uses the file.
-
-
-def test_the_progress_file_exists_from_the_call_on_and_counts_as_no_save(folder):
-    """Position 0 with nothing registered: the next start is afresh."""
-    storage = opened()
-    assert os.listdir() == ["run"]
-    assert not storage.is_saved
-    storage = again()
-    assert not storage.is_saved
-    storage.release()
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([save], [os.listdir], ["model"])
+    for i in counter(range(3)):
+        if i:
+            assert os.listdir("model/deep") == ["x"]
     assert os.listdir() == []
 
 
-def test_one_that_went_away_or_was_replaced_while_it_was_being_locked_is_looked_at_again(folder, monkeypatch):
-    """The lock of a file that is not at its path any more protects nothing."""
-    storage = opened()
-    storage.write(5)
-    again_as_is()
-    real, times = os.open, []
-
-    def opening(path, *more):
-        file = real(path, *more)
-        if os.path.basename(path) == "run" and len(times) < 2:
-            times.append(path)
-            if len(times) == 1:
-                content = Path("run").read_bytes()
-                os.unlink("run")
-                Path("run").write_bytes(content)  # another file with the same name
-            else:
-                os.unlink("run")
-        return file
-
-    monkeypatch.setattr(os, "open", opening)
-    storage = opened()
-    assert (storage.position, len(times)) == (0, 2)
-    assert _files.identity(os.stat("run")) == _files.identity(os.fstat(storage._lock))
+# What is of the moment.
 
 
-def test_a_start_that_finds_another_ones_file_takes_that_up(folder, monkeypatch):
-    """Two that start at once: one makes the file, the other finds it when its own is ready."""
-    storage = opened()
-    storage.write(5)
-    again_as_is()
-    real, times = os.path.lexists, []
-
-    def lexists(path):
-        if os.path.basename(path) == "run" and not times:
-            times.append(path)
-            return False
-        return real(path)
-
-    monkeypatch.setattr(os.path, "lexists", lexists)
-    assert opened().position == 5
-    assert os.listdir() == ["run"]
-
-
-def test_a_file_that_is_deleted_while_it_is_opened_is_made(folder, monkeypatch):
-    """Another process has finished its work just now."""
-    storage = opened()
-    storage.write(5)
-    again_as_is()
-    real, times = os.open, []
-
-    def opening(path, *more):
-        if os.path.basename(path) == "run" and not times:
-            times.append(path)
-            os.unlink("run")
-        return real(path, *more)
-
-    monkeypatch.setattr(os, "open", opening)
-    assert opened().position == 0
+def test_whether_anything_is_registered_is_read_from_the_moment_and_not_from_the_last_record(folder):
+    """An item before had an object, this one has none: its failure saves the position, exactly."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        for i in counter(range(4)):
+            with enable_counter(f"inner{i}", each_save=True, save_span=5) as inner:
+                if i == 0:
+                    _kept = inner.save_load_object([], "a")
+                for j in inner(range(9)):
+                    if (i, j) == (1, 3):
+                        raise Stop
+    seen = []
+    for i in enable_counter("run", each_save=True)(range(4)):
+        seen += [(i, j) for j in simple_counter(f"inner{i}", range(9))]
+        if i == 1:
+            break
+    assert seen == [(1, j) for j in range(3, 9)]
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_a_file_system_without_locks_does_without(folder, monkeypatch, number):
-    """Everything else works as it does elsewhere."""
-
-    def flock(file, operation):
-        raise OSError(number, "no locks")
-
-    monkeypatch.setattr(_files.fcntl, "flock", flock)
-    with pytest.raises(Stop):
-        for i in simple_counter("run", range(5)):
-            if i == 3:
-                raise Stop
-    assert list(simple_counter("run", range(5))) == [3, 4]
-    assert os.listdir() == []
-
-
-def test_a_lock_that_fails_for_another_reason_is_an_error(folder, monkeypatch):
-    """It does not mean that there is no lock."""
-
-    def flock(file, operation):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(_files.fcntl, "flock", flock)
-    with pytest.raises(RestartError, match="run: cannot be used: Input/output error; choose another path"):
-        opened()
+def test_what_is_registered_since_the_last_record_counts(folder, left):
+    """The moment has an object by now, and no boundary with it: a failure in the middle saves nothing more."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        for i in counter(range(4)):
+            if i == 1:
+                counter.save()
+            if i == 2:
+                with enable_counter("inner", each_save=True) as inner:
+                    inner.save_load_object([], "a").append(1)
+                    for _ in inner(range(9)):
+                        raise Stop
+    assert enable_counter("run").position == 1
+    assert left() == ["run"]
 
 
-def test_a_file_that_is_only_just_being_made_is_in_use_by_another_process(folder, monkeypatch):
-    """It does not say by which."""
-    opened().release()
-    Path("run").touch()
-    monkeypatch.setattr(_files, "lock", lambda file: False)
-    with pytest.raises(RestartError, match="run: in use by another process; wait for it to end, or stop it"):
-        opened()
+def test_a_block_that_is_tried_again_skips_no_loop_in_silence(folder):
+    """What was broken off counts as ended within one block alone."""
+    seen, tries = [], 0
+    while tries < 4:
+        tries += 1
+        with contextlib.suppress(Stop), multi_count():
+            for i in simple_counter("one", range(4)):
+                seen.append(("one", i))
+                if i == tries:
+                    raise Stop
+            for i in simple_counter("two", range(2)):
+                seen.append(("two", i))
+            break
+    assert seen == [("one", i) for i in (0, 1, 1, 2, 2, 3, 3)] + [("two", 0), ("two", 1)]
 
 
-def test_a_use_of_a_file_is_noted_in_it(folder):
-    """`cat` shows which process uses it now, and a position that it saves counts, though it be smaller."""
-    storage = opened()
-    storage.write(9)
-    storage = again()
-    assert b"use 2 by process %d" % os.getpid() in Path("run").read_bytes()
-    storage.remove()
+def test_a_forked_child_is_inside_no_loop_of_its_parent(folder, run_child, left):
+    """Its loops have progress files of their own."""
+
+    def job(tell):
+        for i in simple_counter("run", range(3)):
+            if i == 1:
+                if child := os.fork():
+                    os.waitpid(child, 0)
+                    os._exit(0)
+                for j in simple_counter("own", range(4)):
+                    if j == 2:
+                        tell(sorted(os.listdir()))
+                        os._exit(0)
+
+    assert run_child(job).told == [[".own.lock", ".run.lock", "own", "run"]]
+    assert list(simple_counter("own", range(4))) == [2, 3]
+    assert list(simple_counter("run", range(3))) == [1, 2]
+    assert left() == []
 
 
-def test_a_storage_that_let_go_takes_the_file_up_again(folder):
-    """A loop that was left may be saved after all, if nobody has saved since."""
-    storage = opened()
-    storage.write(1)
-    storage.release()
-    storage.write(2)
-    assert again().position == 2
+# What a loader holds open, and what will not be renamed.
 
 
-def test_a_storage_that_let_go_does_not_overwrite_what_another_has_saved_since(folder):
-    """An old counter in an old notebook cell."""
-    storage = opened()
-    storage.write(1)
-    storage.release()
-    newer = opened()
-    newer.write(7)
-    newer.release()
-    with pytest.raises(RestartError, match="run: saved by another counter since; make a new counter"):
-        storage.write(2)
-    assert again().position == 7
+def test_a_loader_that_keeps_its_file_open_goes_on_reading_it(folder, position):
+    """As a memory map does: a file is replaced, never written over."""
+    held = []
+    for stop in (2, 6):
+        with pytest.raises(Stop), enable_counter("run", each_save=True) as counter:
+            counter.save_load_funcs(
+                [lambda path: Path(path).write_text(f"saved at {counter.position}")],
+                [lambda path: held.append(os.open(path, os.O_RDONLY))],
+                ["model"],
+            )
+            for i in counter(range(9)):
+                if i == stop:
+                    raise Stop
+    file = held.pop()
+    assert (os.read(file, 99), Path("model").read_text(), position()) == (b"saved at 2", "saved at 6", 6)
+    os.close(file)
 
 
-def test_a_thread_that_is_taken_over_writes_to_no_other_file(folder):
-    """Its descriptor stays open as long as it may be about to write."""
-    old = opened()
-    old.write(1)
-    old.write(2)
-    descriptor = old._writer
-    new = opened()
-    assert os.fstat(descriptor)
-    with pytest.raises(RestartError, match="a newer counter"):
-        old.write(3)
-    assert new.position == 2
+def test_a_file_is_replaced_and_a_folder_alone_is_moved_aside(folder, calls):
+    """Between two renames there is a moment without either."""
+    counter = enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "a")
+    counter.save_load_funcs([lambda path: Path(path).touch(), folder_of("text")], [print] * 2, ["file", "model"])
+    for i in counter(range(3)):
+        if i == 1:
+            calls.clear()
+        if i == 2:
+            break
+    sources = [name for call, name in calls if call == "rename"]
+    assert "model" in sources and not {"a", "file"} & set(sources)
 
 
-# Loops inside.
+def test_a_folder_that_cannot_be_emptied_is_no_failed_save(folder, monkeypatch, position):
+    """NFS and FUSE keep a name, `.nfs…` or `.fuse_hidden…`, for what a loader still holds open."""
+    unlink, numbers, kept = os.unlink, itertools.count(), []
 
+    def keep(path, *more, **options):
+        if os.path.basename(path) != "x":
+            return unlink(path, *more, **options)
+        name = os.path.join(os.path.dirname(path), f".nfs{next(numbers)}")
+        os.link(path, name)
+        kept.append(name)
+        return unlink(path, *more, **options)
 
-def test_what_a_start_of_a_loop_inside_has_left_is_removed(folder):
-    """A progress file that was staged and never put in its place."""
-    outer = opened()
-    outer.claim(os.path.abspath("inner"))
-    Path(".inner.staged").write_text("")
-    outer.write(1)
-    assert os.listdir() == ["run"]
-
-
-def test_somebody_elses_file_in_the_place_of_a_loop_inside_is_not_touched(folder):
-    """The library never deletes what it did not write."""
-    outer = opened()
-    outer.claim(os.path.abspath("inner"))
-    Path("inner").write_text("mine")
-    outer.write(1)
-    outer.remove()
-    assert texts() == {"inner": "mine"}
-
-
-def test_a_loop_that_is_not_inside_is_not_removed(folder):
-    """Its progress file names other loops around it."""
-    outer = opened()
-    outer.claim(os.path.abspath("inner"))
-    inner = opened("inner", around=[["elsewhere", 1]])
-    inner.write(3)
-    inner.release()
-    outer.write(1)
-    assert sorted(os.listdir()) == ["inner", "run"]
-
-
-# Windows, as far as it can be tried elsewhere.
+    monkeypatch.setattr(os, "unlink", keep)
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+    for i in counter(range(5)):
+        assert i == 0 or text_in("model") == "text"
+        assert position() == (i or None)
+    assert kept
+    assert not [name for name in os.listdir() if not name.startswith(".")]
 
 
 @pytest.fixture
-def windows(monkeypatch):
-    """No locks, no pwrite, no folders that can be opened, no open file that can be moved."""
-    real = os.open
+def lower(folder, monkeypatch):
+    """Folders that cannot be renamed, as those of a lower layer of an overlay: a set of their inode numbers."""
+    lower = set()
 
-    def opening(path, *more):
-        if os.path.isdir(path):
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return real(path, *more)
+    def moving(real):
+        def call(source, target, **options):
+            if os.path.isdir(source) and os.stat(source).st_ino in lower:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return real(source, target, **options)
 
-    def replacing(source, target):
-        identity = _files.identity(os.stat(source))
-        for number in range(3, 100):
-            with contextlib.suppress(OSError):
-                assert _files.identity(os.fstat(number)) != identity, "an open file is moved"
-        return moving(source, target)
+        return call
 
-    moving = os.replace
-    monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "replace", replacing)
-    monkeypatch.setattr(_files, "WINDOWS", True)
-    monkeypatch.setattr(_files, "fcntl", None)
-    monkeypatch.setattr(_files, "write_at", _files._seek_and_write)
-    monkeypatch.setattr(_storage, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(os, "rename", moving(os.rename))
+    monkeypatch.setattr(os, "replace", moving(os.replace))
+    return lower
 
 
-@pytest.mark.parametrize("each_save", [False, True])
-def test_a_loop_with_an_object_and_a_folder_on_windows(folder, windows, each_save):
-    """The same promises by the means that there are."""
-
-    def save(path):
-        os.mkdir(path)
-        Path(path, "x").write_text("x")
-
-    def job(stop_at):
-        with enable_counter("run", each_save=each_save) as counter:
-            seen = counter.save_load_object([], "seen")
-            counter.save_load_funcs([save], [os.listdir], ["model"])
-            for i in counter(range(5)):
-                for _ in simple_counter("inner", range(2)):
-                    pass
-                if i == stop_at:
-                    raise Stop
-                seen.append(i)
-        return seen
-
-    with pytest.raises(Stop):
-        job(3)
-    assert sorted(os.listdir()) == ["model", "run", "seen"]
-    job(None)
+def test_a_folder_that_cannot_be_renamed_is_replaced_and_removed(folder, lower, calls):
+    """A marker beside it, flushed first, says that the folder is being deleted."""
+    counter = enable_counter("run", each_save=True)
+    text = [""]
+    counter.save_load_funcs([folder_of(lambda: text[0])], [text_in], ["model"])
+    for i in counter(range(4)):
+        text[0] = str(i)
+        if i:
+            assert text_in("model") == str(i - 1)
+            assert hidden() == []
+            lower.clear()
+            lower.add(os.stat("model").st_ino)
+        if i == 2:
+            calls.clear()
+        if i == 3:
+            marked = calls.index(("create", ".model.MARK-gone"))
+            deleted = next(n for n, (call, name) in enumerate(calls) if call == "unlink" and name.startswith("model/"))
+            assert ("fsync", ".") in calls[marked:deleted]
     assert os.listdir() == []
 
 
-def test_positions_are_saved_in_place_on_windows(folder, windows):
-    """By seeking and writing."""
-    with pytest.raises(Stop):
-        for i in simple_counter("run", range(5)):
-            if i == 3:
-                raise Stop
-    assert list(simple_counter("run", range(5))) == [3, 4]
+def replacing_lower(strike, lower):
+    """Save a folder over one that cannot be renamed."""
+    lower.clear()
+    text = ["0"]
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([folder_of(lambda: text[0])], [text_in], ["model"])
+        for i in counter(range(9)):
+            if i == 2:
+                os._exit(0)
+            text[0] = str(i)
+            if i == 1:
+                os.stat("model")
+                Path("../lower").write_text(str(os.stat("model").st_ino))
+                lower.add(os.stat("model").st_ino)
+                strike()
 
 
-def test_a_replacement_that_another_program_delays_is_tried_again(folder, monkeypatch):
-    """For two seconds, on Windows; elsewhere a refusal is final."""
-    now, refusals = [0.0], [5]
-    real = os.replace
-
-    def replacing(source, target):
-        if refusals[0]:
-            refusals[0] -= 1
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(source, target)
-
-    def sleep(seconds):
-        now[0] += seconds
-
-    monkeypatch.setattr(os, "replace", replacing)
-    monkeypatch.setattr(_files.time, "sleep", sleep)
-    monkeypatch.setattr(_files.time, "monotonic", lambda: now[0])
-    Path("a").touch()
-    with pytest.raises(PermissionError):
-        _files.replace("a", "b")
-    assert (now, refusals) == ([0.0], [4])
-    monkeypatch.setattr(_files, "WINDOWS", True)
-    _files.replace("a", "b")
-    assert os.listdir() == ["b"]
-    refusals[0] = 10**6
-    with pytest.raises(PermissionError):
-        _files.replace("b", "a")
-    assert 2 <= now[0] < 2.5
+def look_at_lower(lower):
+    """Return what the next start finds."""
+    found = []
+    lower.clear()
+    lower.add(int(Path("../lower").read_text()))
+    with enable_counter("run") as counter:
+        counter.save_load_funcs([folder_of("end")], [lambda path: found.append(text_in(path))], ["model"])
+        state = (counter.position, *found)
+        for _ in counter(range(9)):
+            pass
+    assert os.listdir() == []
+    return state
 
 
-def test_a_save_that_fails_on_windows_leaves_nothing(folder, windows, monkeypatch):
-    """A staged file is closed before it is deleted."""
-    storage = opened()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", refuse)
-        with pytest.raises(RestartError, match="No space left on device"):
-            storage.write(1)
-    assert os.listdir() == ["run"]
-    storage.write(2)
-    assert again().position == 2
+def test_a_kill_while_such_a_folder_is_replaced(folder, run_child, lower):
+    """What is half-deleted is never taken for the real one."""
+    seen = in_turn(run_child, replacing_lower, look_at_lower, lower)
+    assert seen == [(1, "0")] * seen.count((1, "0")) + [(2, "1")] * seen.count((2, "1"))
+    assert seen.count((1, "0")) and seen.count((2, "1")) > 5
 
 
-def test_what_an_earlier_start_has_left_is_deleted_on_windows_too(folder, windows):
-    """It is closed before, and not deleted where it is somebody else's."""
-    opened().write(2)
-    again_as_is()
-    Path(".run.staged").write_text("")
-    assert opened().position == 2
-    assert os.listdir() == ["run"]
-    again_as_is()
-    Path(".run.staged").write_text("my own")
-    with pytest.raises(RestartError, match="is in the way, and not of py_restart; move it away"):
-        opened()
-    assert Path(".run.staged").read_text() == "my own"
+def removing(strike, lower):
+    """Save an object and a folder, and end the work, when the kills begin."""
+    if lower is not None:
+        lower.clear()
+    with enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+        for i in counter(range(3)):
+            seen.append(i)
+        if lower is not None:
+            Path("../lower").write_text(str(os.stat("model").st_ino))
+            lower.add(os.stat("model").st_ino)
+        strike()
+    os._exit(0)
 
 
-def test_a_machine_without_uname_tells_its_name_otherwise(monkeypatch):
-    """Windows has it in the environment."""
-    monkeypatch.delattr(os, "uname")
-    monkeypatch.setenv("COMPUTERNAME", "DESKTOP-7")
-    assert _files.host_name() == "DESKTOP-7"
+def look_at_removing(lower):
+    """Return what the next start finds: the position, the object, and whether the folder is there."""
+    if lower is not None:
+        lower.clear()
+        lower.add(int(Path("../lower").read_text()))
+    found = []
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([folder_of("end")], [lambda path: found.append(text_in(path))], ["model"])
+        state = (counter.position, [*seen], found)
+        assert hidden() == []
+        for _ in counter(range(3)):
+            pass
+    assert os.listdir() == []
+    return state
 
 
-def test_closing_twice_is_no_error(folder):
-    """A failure after a file was closed closes it again."""
-    file = os.open("x", os.O_CREAT | os.O_RDWR)
-    _files.close(file)
-    _files.close(file)
+@pytest.mark.parametrize("is_lower", [False, True], ids=["renamed aside", "cannot be renamed"])
+def test_a_removal_that_was_cut_short_is_finished_by_the_next_start(folder, run_child, lower, is_lower):
+    """A record says first that the work is done; nobody takes what is left for a save without its objects."""
+    seen = in_turn(run_child, removing, look_at_removing, lower if is_lower else None)
+    whole, gone = (3, [0, 1, 2], ["text"]), (0, [], [])
+    assert seen == [whole] * seen.count(whole) + [gone] * seen.count(gone)
+    assert seen.count(whole) and seen.count(gone) > 5
 
 
-@pytest.mark.parametrize("name", ["_files", "_scope", "_signals", "_storage"])
-def test_the_modules_load_without_what_windows_lacks(monkeypatch, name):
-    """No fcntl, no pwrite, no fork."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.delattr(os, "pwrite")
-    monkeypatch.delattr(os, "register_at_fork")
-    spec = importlib.util.spec_from_file_location(
-        f"py_restart.{name}_elsewhere", Path(_files.__file__).parent / f"{name}.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if name == "_files":
-        assert module.fcntl is None and module.lock(0)
-        module.unlock(0)
-        assert module.write_at is module._seek_and_write
+def test_the_order_of_a_removal(folder, calls):
+    """The record that says so is on the device before anything goes; then the rest, the progress file, the lock."""
+    with enable_counter("run", each_save=True) as counter:
+        _kept = counter.save_load_object([], "a")
+        counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+        for _ in counter(range(2)):
+            pass
+        calls.clear()
+    assert calls[:3] == [("fsync", "."), ("pwrite", "run"), ("fsync", "run")]  # the last move first
+    assert [call for call in calls if call[0] == "unlink"][-2:] == [("unlink", "run"), ("unlink", ".run.lock")]
+    assert ("unlink", "a") in calls and ("rename", "model") in calls
+    assert not [name for call, name in calls if call == "unlink" and name.startswith("model")]
+    at = calls.index(("unlink", "run"))
+    assert calls.index(("unlink", "a")) < at and calls.index(("rename", "model")) < at
+    assert ("fsync", ".") in calls[:at]  # else the file may be gone, and the object there, after a power failure
 
 
-# What may go wrong at the same time.
+def test_the_record_of_a_removal_says_so(folder, moment, monkeypatch):
+    """With nothing that belongs to it."""
+    real, seen = os.unlink, []
+
+    def unlink(path, *more, **options):
+        seen.append((os.path.basename(path), moment()))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    counted(None, each_save=True)
+    last = next(record for name, record in seen if name == "a")
+    assert (last["removed"], last["files"]) == (True, {})
 
 
-def vanishing(name, monkeypatch, times=1):
-    """Let a file be deleted by somebody else just after it was opened."""
-    real, left = os.open, [times]
-
-    def opening(path, *more):
-        file = real(path, *more)
-        if os.path.basename(path) == name and left[0]:
-            left[0] -= 1
-            os.unlink(path)
-        return file
-
-    monkeypatch.setattr(os, "open", opening)
+def test_a_position_alone_is_removed_without_a_word(folder, calls):
+    """The file itself is all that there is."""
+    for i in simple_counter("run", range(3)):
+        if i == 2:
+            calls.clear()
+    assert calls in ([*last, ("unlink", "run"), ("unlink", ".run.lock")] for last in ([], [("pwrite", "run")]))
 
 
-def test_a_staged_file_that_vanishes_is_made_again(folder, monkeypatch):
-    """Another process was faster, and has put it in its place or cleared it."""
-    vanishing(".run.staged", monkeypatch)
-    assert opened().position == 0
-    assert os.listdir() == ["run"]
+def test_removing_does_not_touch_what_somebody_has_changed_meanwhile(folder):
+    """It belongs to no save any more."""
+    with enable_counter("run", each_save=True) as counter:
+        _kept = counter.save_load_object([], "a")
+        _kept_too = counter.save_load_object([], "b")
+        for _ in counter(range(2)):
+            pass
+        Path("a").write_text("mine")
+    assert os.listdir() == ["a"] and Path("a").read_text() == "mine"
 
 
-def test_a_staged_file_that_vanishes_during_a_save_is_made_again(folder, monkeypatch):
-    """Another process has started, seen that it came too late, and taken back what it staged."""
-    storage = opened()
-    vanishing(".run.staged", monkeypatch)
-    storage.write(1)
-    assert again().position == 1
-    assert os.listdir() == ["run"]
+def test_a_removal_that_is_finished_later_does_not_touch_what_somebody_has_changed(folder, run_child):
+    """Between the kill and the next start a user has put something of his own there."""
 
+    def job(tell):
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a")
+            _kept_too = counter.save_load_object([], "b")
+            for _ in counter(range(2)):
+                pass
+            os.unlink = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 
-def test_a_staged_file_that_vanishes_again_and_again_is_an_error(folder, monkeypatch):
-    """Where there are no locks two processes may meet there."""
-    storage = opened()
-    monkeypatch.setattr(_storage, "START_SECONDS", 0.01)
-    vanishing(".run.staged", monkeypatch, times=-1)
-    with pytest.raises(RestartError, match="run: another process starts with it; stop one of the two"):
-        storage.write(1)
-
-
-def test_a_folder_that_vanishes_during_a_save_is_an_error(folder):
-    """It says so, and does not wait for it to come back."""
-    os.mkdir("gone")
-    storage = opened("gone/run")
-    os.rename("gone", "elsewhere")
-    with pytest.raises(RestartError, match="gone/run: could not be saved: No such file or directory"):
-        storage.write(1)
-
-
-def locked(path):
-    """Lock a file as another process does."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT)
-    assert _files.lock(file)
-    return file
-
-
-def test_a_save_waits_for_a_process_that_has_started_too_late(folder):
-    """It holds the lock on the staged file until it has seen that there is a progress file."""
-    storage, late = opened(), locked(".run.staged")
-    timer = threading.Timer(0.05, lambda: (os.unlink(".run.staged"), os.close(late)))
-    timer.start()
-    storage.write(1)
-    timer.join()
-    assert again().position == 1
-    assert os.listdir() == ["run"]
-
-
-def test_nobody_deletes_what_another_process_is_staging(folder, monkeypatch):
-    """Neither a start, nor a loop around it that moves on."""
-    opened().write(1)
-    other = locked(".run.staged")
-    again()
-    _files.clear_unlocked(".run.staged")
-    assert sorted(os.listdir()) == [".run.staged", "run"]
-    os.close(other)
-    with monkeypatch.context() as patch:
-        patch.setattr(_files, "lock", refuse)
-        _files.clear_unlocked(".run.staged")
-    assert sorted(os.listdir()) == [".run.staged", "run"]
-    _files.clear_unlocked(".run.staged")
-    assert os.listdir() == ["run"]
-
-
-def test_what_is_staged_is_deleted_before_it_is_unlocked(folder, monkeypatch):
-    """Or it would be the file that another process stages right after."""
-    storage, order = opened(), []
-    clear, close = _files.clear, _files.close
-    monkeypatch.setattr(_files, "clear", lambda path: (order.append("clear"), clear(path)))
-    monkeypatch.setattr(_files, "close", lambda file: (order.append("close"), close(file)))
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(RestartError, match="No space left on device"):
-        storage.write(1)
-    assert order == ["clear", "close"]
-
-
-def test_what_an_earlier_start_has_left_is_written_over(folder):
-    """However long it is, and cut wherever it was, by a power failure too."""
-    whole = (opened().write(1), Path("run").read_bytes())[1]
-    for left in (b"", b"\0" * 512, whole[:20], whole[:200], whole + b"x" * 10_000):
-        again().remove()
-        Path(".run.staged").write_bytes(left)
-        assert opened().position == 0
-        Path(".run.staged").write_bytes(left)
-        assert again().position == 0
-        assert os.listdir() == ["run"]
-
-
-@pytest.mark.parametrize("is_saved", [False, True])
-@pytest.mark.parametrize("put", [lambda path: path.write_text("my own"), Path.mkdir], ids=["file", "folder"])
-def test_a_staged_file_of_somebody_else_is_an_error_at_the_start(folder, is_saved, put):
-    """It is not touched, and neither is what was saved."""
-    if is_saved:
-        opened().write(3)
-        again_as_is()
-    put(Path(".run.staged"))
-    with pytest.raises(RestartError, match="run.*: "):
-        opened()
-    assert sorted(os.listdir()) == [".run.staged", *["run"] * is_saved]
-    assert Path(".run.staged").is_dir() or Path(".run.staged").read_text() == "my own"
-    os.rename(".run.staged", "mine")
-    assert opened().position == 3 * is_saved
-
-
-@pytest.mark.parametrize("put", [lambda path: path.write_text("my own"), Path.mkdir], ids=["file", "folder"])
-def test_a_staged_file_of_somebody_else_that_comes_later_is_an_error_of_the_save(folder, put):
-    """It is not touched then either."""
-    storage = opened()
-    put(Path(".run.staged"))
-    with pytest.raises(RestartError, match="run: "):
-        storage.write(1)
-    assert sorted(os.listdir()) == [".run.staged", "run"]
-    os.rename(".run.staged", "mine")
-    storage.write(2)
-    assert again().position == 2
-
-
-def test_a_progress_file_that_vanishes_during_a_start_is_written_anew(folder, monkeypatch):
-    """Deleted by hand: the save that was read is the one that counts."""
-    opened().write(5)
-    again_as_is()
-    monkeypatch.setattr(_files, "clear_unlocked", lambda path: not os.unlink("run"))
-    storage = opened()
-    monkeypatch.undo()
-    os.chdir(folder)
-    storage.write(6)
-    assert again().position == 6
+    assert run_child(job).status == -signal.SIGKILL
+    Path("a").write_text("mine")
+    counter = enable_counter("run")
+    assert counter.position == 0
+    with pytest.raises(RestartError, match="a: exists already"):
+        _kept = counter.save_load_object([], "a")
+    assert Path("a").read_text() == "mine"
+    assert not os.path.exists("b")
 
 
 def test_removing_what_is_gone_is_no_error(folder):
-    """Somebody has deleted the progress file: that is what was wanted."""
-    storage = opened()
-    storage.write(3)
-    os.unlink("run")
-    storage.remove()
+    """Somebody has deleted it: that is what was wanted."""
+    with enable_counter("run", each_save=True) as counter:
+        _kept = counter.save_load_object([], "a")
+        for _ in counter(range(2)):
+            pass
+        os.unlink("run")
+        os.unlink("a")
     assert os.listdir() == []
-
-
-def test_a_file_without_a_save_that_cannot_be_deleted_is_no_error(folder, monkeypatch):
-    """The garbage collector lets go of it; it counts as no save."""
-    storage = opened()
-    monkeypatch.setattr(os, "unlink", refuse)
-    storage.release()
-    monkeypatch.undo()
-    os.chdir(folder)
-    assert not opened().is_saved
-
-
-def test_flushing_what_was_not_written_is_nothing(folder, calls):
-    """There is no file open."""
-    storage = opened()
-    calls.clear()
-    storage.flush()
-    assert calls == []
-
-
-def test_nothing_is_held_where_nothing_was_saved(folder):
-    """A path that is new, and free."""
-    assert opened().holds(os.path.abspath("a")) is False
-
-
-def test_a_failure_after_the_replacement_counts_as_saved(folder, monkeypatch):
-    """The new save is whole already: what was staged for it must stay until it is in its place."""
-    storage = opened()
-    commit(storage, 1, a="one")
-    replaced, real = [], os.replace
-    monkeypatch.setattr(os, "replace", lambda *paths: (real(*paths), replaced.append(paths)))
-    monkeypatch.setattr(os, "fsync", lambda file: refuse() if replaced else None)
-    with pytest.raises(RestartError, match="No space left on device"):
-        commit(storage, 2, a="two")
-    monkeypatch.undo()
-    os.chdir(folder)
-    assert (again().position, texts()) == (2, {"a": "two"})
-
-
-def test_a_forked_child_goes_on_without_writing(folder, run_child):
-    """A position alone, too."""
-
-    def job(tell):
-        for i in simple_counter("run", range(6)):
-            if i == 2 and os.fork() == 0:
-                tell("child")
-            elif i == 2:
-                os.wait()
-                tell("parent")
-                os._exit(0)
-
-    assert run_child(job).told == ["child", "parent"]
-    assert list(simple_counter("run", range(6))) == [2, 3, 4, 5]
 
 
 def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder):
@@ -1174,63 +1417,1039 @@ def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder):
     for i in simple_counter("gone/run", range(3)):
         seen.append(i)
         if i == 2:
-            os.unlink("gone/run")
-            os.rmdir("gone")
+            shutil.rmtree("gone")
     assert seen == [0, 1, 2]
 
 
-def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder):
-    """As a copy of read-only data is: it could neither be moved nor deleted."""
+# A save that fails.
 
-    def save(path):
-        os.makedirs(os.path.join(path, "deep"))
-        os.chmod(os.path.join(path, "deep"), 0o555)
-        os.chmod(path, 0o555)
 
-    storage = opened()
-    storage.commit(1, {os.path.abspath("model"): save})
-    assert [os.stat(path).st_mode & 0o777 for path in ("model", "model/deep")] == [0o755, 0o755]
-    storage.commit(2, {os.path.abspath("model"): save})
-    storage.remove()
+@pytest.mark.parametrize("name", ["fsync", "pwrite", "replace", "mkdir"])
+def test_a_commit_that_fails_leaves_one_moment_whole(folder, monkeypatch, name):
+    """The error says so, nothing half-made stays behind, and the next start goes on from it."""
+    real = getattr(os, name)
+
+    with pytest.raises(RestartError, match="run: .*No space left on device"):
+        with enable_counter("run", each_save=True) as counter:
+            seen = counter.save_load_object([], "a")
+            counter.save_load_funcs([folder_of(lambda: str(len(seen)))], [text_in], ["model"])
+            for i in counter(range(9)):
+                seen.append(i)
+                if i == 1:
+                    put(monkeypatch.setattr, name, refusing(errno.ENOSPC))
+    put(monkeypatch.setattr, name, real)
+    loads = []
+    counter = enable_counter("run")
+    seen = counter.save_load_object([], "a")
+    counter.save_load_funcs([print], [lambda path: loads.append(text_in(path))], ["model"])
+    state = (counter.position, seen, loads)
+    assert state in ((1, [0], ["1"]), (2, [0, 1], ["2"]))
+    assert name == "replace" or state[0] == 1  # once the record is there it counts
+    assert hidden() == []
+
+
+def test_a_commit_that_could_not_be_settled_is_settled_by_the_next_one(folder, monkeypatch, position):
+    """In the same process, without a start in between."""
+    real = os.replace
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        for i in counter(range(4)):
+            seen.append(i)
+            counter.save()
+            if i == 1:
+                monkeypatch.setattr(os, "replace", refusing(errno.EIO))
+                with pytest.raises(RestartError, match="Input/output error"):
+                    counter.save()
+                monkeypatch.setattr(os, "replace", real)
+            assert (i == 1) or (loaded("a"), hidden()) == (seen, [])
+
+
+def test_what_cannot_be_cleared_now_the_next_start_clears(folder, monkeypatch):
+    """A failing disk does not hide the error that came first."""
+    real = {name: getattr(os, name) for name in ("pwrite", "replace", "unlink")}
+
+    def unlink(path, **options):
+        os.lstat(path)  # what is not there cannot be deleted in another way
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(RestartError, match="No space left on device"):
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a")
+            for i in counter(range(9)):
+                if i == 2:
+                    put(monkeypatch.setattr, "unlink", unlink)
+                    for name in ("pwrite", "replace"):
+                        put(monkeypatch.setattr, name, refusing(errno.ENOSPC))
+    for name, function in real.items():
+        put(monkeypatch.setattr, name, function)
+    assert hidden()
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object(None, "a"), hidden()) == (2, [], [])
+
+
+@pytest.mark.parametrize("wrong", ["fails", "writes a part"])
+def test_a_write_in_place_that_fails_costs_no_position(folder, monkeypatch, wrong):
+    """The one before is still there, or the new one is."""
+    real = os.pwrite
+
+    def write(file, data, at):
+        if wrong == "fails":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, data[:7], at)
+
+    with contextlib.suppress(RestartError):
+        for i in simple_counter("run", range(9)):
+            if i == 3:
+                put(monkeypatch.setattr, "pwrite", write)
+            if i == 4:
+                break
+    put(monkeypatch.setattr, "pwrite", real)
+    assert enable_counter("run").position in (2, 3, 4)
+
+
+def test_a_position_that_cannot_be_saved_at_all_is_an_error(folder, monkeypatch):
+    """It names the file and says why."""
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: No space left"):
+        for i in simple_counter("run", range(9)):
+            if i == 3:
+                for name in ("pwrite", "write", "replace"):
+                    put(patch.setattr, name, refusing(errno.ENOSPC))
+    assert i == 3
+    assert enable_counter("run").position in (2, 3)
+
+
+@pytest.mark.parametrize("name, at", [("unlink", "run"), ("unlink", "a"), ("fsync", "run"), ("close", "run")])
+def test_a_removal_that_fails_is_our_error_and_lets_go_of_the_lock(folder, monkeypatch, name, at):
+    """A dead mount: never a bare OSError. The next start finishes it, or finds all of the save."""
+    real = getattr(os, name)
+
+    def fails(target, *more, **options):
+        if os.path.basename(shown(target)) != at or (name == "close" and not fcntl.fcntl(target, fcntl.F_GETFL) & 3):
+            return real(target, *more, **options)
+        if name == "close":
+            real(target)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
+        if name != "close":
+            stack.enter_context(pytest.raises(RestartError, match="(run|a): .*Input/output error"))
+        else:
+            stack.enter_context(contextlib.suppress(RestartError))  # the save may be whole in spite of it
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a")
+            for _ in counter(range(2)):
+                pass
+            patch.setattr(os, name, fails)
+    assert not os.path.exists(".run.lock") or not is_locked(".run.lock")
+    assert descriptors("run") == descriptors(".run.lock") == []
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) in ((0, []), (2, []))
+
+
+@pytest.mark.parametrize("name", ["unlink", "close"])
+@pytest.mark.parametrize("way", ["end", "exception"])
+def test_a_lock_file_that_cannot_be_removed_is_let_go_of_all_the_same(folder, monkeypatch, name, way):
+    """Nothing that was saved depends on it."""
+    real = getattr(os, name)
+
+    def fails(target, *more, **options):
+        if not shown(target).removesuffix(" (deleted)").endswith(".run.lock"):
+            return real(target, *more, **options)
+        if name == "close":
+            real(target)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, contextlib.suppress(RestartError, Stop):
+        with enable_counter("run") as counter:
+            patch.setattr(os, name, fails)
+            for i in counter(range(5)):
+                if i == 3 and way == "exception":
+                    raise Stop
+    assert not os.path.exists(".run.lock") or not is_locked(".run.lock")
+    assert descriptors(".run.lock") == []
+    assert enable_counter("run").position == (3 if way == "exception" else 0)
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20], ids=["small", "large"])
+def test_a_flush_that_fails_in_whatever_thread_is_the_failure_of_the_save(folder, monkeypatch, size):
+    """And no thread stays behind."""
+    threads = threading.active_count()
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="could not be saved: Input/output error"):
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object(bytearray(size), "a")
+            for i in counter(range(9)):
+                if i == 2:
+                    patch.setattr(os, "fsync", refusing(errno.EIO))
+    assert threading.active_count() == threads
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (2, bytearray(size))
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20], ids=["small", "large"])
+def test_an_object_is_digested_as_it_is_in_its_file(folder, size, moment):
+    """Whatever another thread does to it meanwhile, what is named is what is there."""
+    from zlib import crc32
+
+    stopped(0, value=bytearray(os.urandom(size)))
+    data = Path("a").read_bytes()
+    assert moment()["files"]["a"] == {"size": len(data), "digest": f"{crc32(data):08x}"}
+
+
+def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypatch):
+    """At the end of the interpreter, and in a browser."""
+    import _thread
+
+    def start(*arguments, **options):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        for module, name in ((_thread, "start_new_thread"), (_thread, "start_joinable_thread")):
+            patch.setattr(module, name, start, raising=False)
+        patch.setattr(threading.Thread, "start", start)
+        stopped(1, value=bytearray(3 << 20))
+    assert enable_counter("run").save_load_object(b"", "a") == bytearray(3 << 20) + b"\0"
+
+
+NOT_FLUSHED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF]
+
+
+@pytest.mark.parametrize("number", NOT_FLUSHED, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", ["folder", "mount"])
+def test_what_cannot_be_flushed_is_passed_over(folder, monkeypatch, clock, number, what):
+    """A folder on some mounts, everything on others: saved as well as can be."""
+
+    def flush(file):
+        if what == "mount" or os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with pytest.raises(Stop):
+        with enable_counter("run", each_save=True) as counter:
+            seen = counter.save_load_object([], "a")
+            counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+            for i in counter(range(9)):
+                clock.now += 2
+                if i == 4:
+                    raise Stop
+                seen.append(i)
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object([], "a")) == (4, [0, 1, 2, 3])
+    counter.save_load_funcs([print], [text_in], ["model"])
+    counter.remove_files()
+    for _ in simple_counter("run", range(3)):
+        clock.now += 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_fails_to_be_flushed_is_an_error(folder, monkeypatch, number):
+    """That is another thing than one that cannot be."""
+
+    def flush(file):
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with pytest.raises(RestartError, match=f"run: could not be saved: {os.strerror(number)}"):
+        counted(None, each_save=True)
+
+
+# A progress file that was deleted or replaced under a running loop.
+
+
+@pytest.mark.parametrize("has_object", [False, True], ids=["position", "object"])
+def test_a_progress_file_that_was_deleted_is_written_anew_at_the_next_flush(folder, clock, position, has_object):
+    """Within a second, and all of it."""
+    counter = enable_counter("run", each_save=True)
+    if has_object:
+        _kept = counter.save_load_object([], "a")
+    for i in counter(range(9)):
+        if i == 3:
+            os.unlink("run")
+            clock.now += 2
+        if i > 3:
+            assert position() == i
     assert os.listdir() == []
 
 
-def test_what_is_written_to_the_final_path_as_well_is_an_error_before_it_counts(folder, calls):
-    """The save before stays whole, and nothing half-made stays behind."""
-    storage = opened()
-    commit(storage, 1, b="one")
+def test_a_progress_file_that_was_deleted_is_written_anew_by_a_failure(folder):
+    """Also where nothing was saved since."""
+    with pytest.raises(Stop):
+        for i in simple_counter("run", range(9)):
+            if i == 3:
+                os.unlink("run")
+                raise Stop
+    for way in (0, 1):
+        with pytest.raises(Stop), enable_counter(f"run{way}") as counter:
+            for i in counter(range(9)):
+                if i == 2:
+                    counter.save()
+                    if way:
+                        os.unlink(f"run{way}")
+                if i == 4:
+                    raise Stop
+        assert enable_counter(f"run{way}").position == 4
+
+
+@pytest.mark.parametrize("has_object", [False, True], ids=["position", "object"])
+@pytest.mark.parametrize("data", [b"mine", b"", "another"], ids=["a note", "nothing", "another progress file"])
+def test_a_progress_file_that_was_replaced_by_somebody_else_is_an_error(folder, clock, has_object, data):
+    """At the next flush; it stays untouched."""
+    if data == "another":
+        stopped(1, path="another", name="b")
+        data = Path("another").read_bytes()
+    with pytest.raises(RestartError, match="run: replaced by somebody else"):
+        counter = enable_counter("run", each_save=True)
+        if has_object:
+            _kept = counter.save_load_object([], "a")
+        for i in counter(range(9)):
+            assert i < 5
+            if i == 3:
+                os.unlink("run")
+                Path("run").write_bytes(data)
+                clock.now += 2
+    assert Path("run").read_bytes() == data
+
+
+def test_whether_the_file_is_still_ours_is_seen_from_its_bytes(folder, clock, position):
+    """A copy of it, such as an overlay or a cloud folder makes, is as good."""
+    for i in simple_counter("run", range(9)):
+        clock.now += 2
+        if i in (3, 5):
+            shutil.copy("run", "copy")
+            os.replace("copy", "run")
+        assert position() == (i or None)
+    assert os.listdir() == []
+
+
+# The lock, and who uses the file.
+
+
+def test_the_lock_file_is_there_from_the_start_to_the_end(folder, left):
+    """It says who holds it; the lock is on it, and not on the progress file."""
+    counter = enable_counter("run", each_save=True)
+    assert Path(".run.lock").read_text().startswith(f"process {os.getpid()} on {os.uname().nodename}")
+    for i in counter(range(3)):
+        assert is_locked(".run.lock")
+        assert i == 0 or not is_locked("run")
+    assert left() == []
+
+
+@pytest.mark.parametrize("way", ["exception", "break", "close", "thrown away", "finished in a block"])
+def test_the_lock_is_let_go_of_with_the_end_of_the_loop(folder, left, way):
+    """However it ends, nothing is left of it, and another process may go on."""
+    if way == "exception":
+        with pytest.raises(Stop):
+            with enable_counter("run", each_save=True) as counter:
+                for i in counter(range(9)):
+                    if i == 2:
+                        raise Stop
+    elif way == "finished in a block":
+        with pytest.raises(Stop), multi_count():
+            for _ in simple_counter("run", range(2)):
+                pass
+            assert left() == ["run"]
+            raise Stop
+    else:
+        loop = simple_counter("run", range(9))
+        for i in loop:
+            if i == 2:
+                break
+        if way == "close":
+            loop.close()
+        if way == "thrown away":
+            del loop
+    assert left() == ["run"]
+
+
+def test_a_counter_that_is_thrown_away_lets_go(folder, left):
+    """Before its loop, too."""
+    counter = enable_counter("run")
+    assert left() == [".run.lock"]
+    del counter
+    gc.collect()
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    "content", ["process 4242 on elsewhere\n", "", "process", "process 1 on x" + " " * 4000 + "\n"], ids=len
+)
+def test_a_lock_file_that_a_kill_has_left_is_used_again(folder, left, content):
+    """Whatever its length, and wherever it was cut; it says then who holds it now."""
+    Path(".run.lock").write_text(content)
+    counter = enable_counter("run")
+    assert Path(".run.lock").read_text().startswith(f"process {os.getpid()} on {os.uname().nodename}")
+    assert list(simple_counter("run", range(2))) == [0, 1]
+    del counter
+    assert left() == []
+
+
+def test_a_kill_leaves_the_lock_file_and_the_next_run_takes_it(folder, run_child, left, die):
+    """And goes on from what was saved."""
+
+    def job(tell):
+        for i in simple_counter("run", range(5)):
+            if i == 3:
+                die()
+
+    run_child(job)
+    assert left() == [".run.lock", "run"]
+    assert list(simple_counter("run", range(5))) == [3, 4]
+    assert left() == []
+
+
+def holding(tell, size=0):
+    """Hold a loop, and a lot of memory."""
+    os.nice(19 if size else 0)  # it takes its time to die
+    memory = b"x" * size
+    with enable_counter("run", each_save=True) as counter:
+        for i in counter(range(9)):
+            if i == 3:
+                tell(len(memory))
+                signal.pause()
+
+
+def test_a_second_process_is_refused_with_the_process_id_and_host_of_the_first(folder, start, clock):
+    """At once: the holder is alive. It is the case that will pass by itself."""
+    first = start(holding)
+    first.hear()
+    before = clock.now
+    says = f"run: in use by process {first.pid} on {re.escape(os.uname().nodename)}"
+    for begin in (lambda: enable_counter("run"), lambda: simple_counter("run", range(3))):
+        with pytest.raises(InUseError, match=says) as raised:
+            begin()
+        assert isinstance(raised.value, RestartError)
+    assert clock.now == before
+    first.send(signal.SIGSTOP)
+    with pytest.raises(InUseError, match=says):
+        enable_counter("run")
+    assert clock.now == before
+    first.send(signal.SIGKILL)
+    first.end()
+    assert list(simple_counter("run", range(9))) == list(range(3, 9))
+
+
+def test_a_holder_that_is_dying_is_waited_for(folder, start):
+    """A killed process holds its locks until its memory is freed."""
+    first = start(holding, 300 << 20)
+    first.hear()
+    first.send(signal.SIGKILL)
+    assert list(simple_counter("run", range(9))) == list(range(3, 9))
+
+
+def test_a_holder_that_has_not_said_who_it_is_is_waited_for_and_then_refused(folder, clock, start):
+    """It is only just starting, and will say so; or it cannot."""
+
+    def job(tell):
+        file = os.open(".run.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        tell("locked")
+        signal.pause()
+
+    start(job).hear()
+    before = clock.now
+    with pytest.raises(InUseError, match="run: in use by another process"):
+        enable_counter("run")
+    assert before < clock.now < before + 60
+
+
+def test_a_holder_on_another_machine_is_not_looked_for_here(folder, clock, start):
+    """A process id says nothing on another host: refused at once."""
+
+    def job(tell):
+        Path(".run.lock").write_text("process 1 on another-machine\n")
+        file = os.open(".run.lock", os.O_RDWR)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        tell("locked")
+        signal.pause()
+
+    start(job).hear()
+    before = clock.now
+    with pytest.raises(InUseError, match="run: in use by process 1 on another-machine"):
+        enable_counter("run")
+    assert clock.now == before
+
+
+def test_of_many_processes_that_start_at_once_one_is_let_in(folder, start, left):
+    """Each of the others is refused; nobody writes over anybody."""
+
+    def job(tell):
+        try:
+            counter = enable_counter("run", each_save=True)
+        except InUseError:
+            tell("refused")
+        else:
+            tell("in")
+            signal.sigwait([signal.SIGUSR1])
+            tell(list(counter(range(2))))
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        children = [start(job) for _ in range(6)]
+        heard = [child.hear() for child in children]
+        assert sorted(heard) == ["in", *["refused"] * 5]
+        winner = children[heard.index("in")]
+        winner.send(signal.SIGUSR1)
+        assert winner.end().told == ["in", [0, 1]]
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    assert left() == []
+
+
+def test_a_lock_file_that_goes_or_is_replaced_while_it_is_taken_is_looked_at_again(folder, monkeypatch):
+    """The holder before has just ended, and deleted it: a lock on a file that is not at its place protects nothing."""
+    flock, times = fcntl.flock, []
+
+    def locking(file, operation):
+        done = flock(file, operation)
+        if len(times) < 2:
+            times.append(file)
+            os.unlink(".run.lock")
+            if len(times) == 2:
+                Path(".run.lock").touch()
+        return done
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    counter = enable_counter("run")
+    assert counter.position == 0 and len(times) == 2
+    assert os.stat(".run.lock").st_ino in {os.fstat(file).st_ino for file in descriptors(".run.lock")}
+    assert len(descriptors(".run.lock")) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_does_without(folder, monkeypatch, left, number):
+    """Everything else works as it does elsewhere."""
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    with pytest.raises(Stop):
+        for i in simple_counter("run", range(5)):
+            if i == 3:
+                raise Stop
+    assert list(simple_counter("run", range(5))) == [3, 4]
+    assert left() == []
+
+
+def test_a_lock_that_fails_for_another_reason_is_an_error(folder, monkeypatch, left):
+    """It does not mean that there is no lock."""
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refusing(errno.EIO))
+        with pytest.raises(RestartError, match="run: .*Input/output error"):
+            enable_counter("run")
+    assert descriptors(".run.lock") == []
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_newer_counter_takes_over_and_the_older_one_raises(folder, left, is_saved):
+    """As when a cell is run again while the old objects are still referenced."""
+    old = enable_counter("run", each_save=True)
+    loop = old(range(5))
+    next(loop)
+    if is_saved:
+        next(loop)
+    new = enable_counter("run", each_save=True)
+    assert new.position == is_saved
+    for use in (lambda: next(loop), old.save):
+        with pytest.raises((RestartError, StopIteration)) as raised:
+            use()
+        assert raised.type is StopIteration or "newer counter" in str(raised.value)
+    assert list(new(range(5))) == list(range(is_saved, 5))
+    assert left() == []
+
+
+def test_a_thread_that_is_taken_over_writes_nothing_more(folder, position):
+    """Its descriptor is of no use any more, whatever file that number is now."""
+    old = enable_counter("run", each_save=True)
+    loop = old(range(9))
+    for _ in range(4):
+        next(loop)
+    new = enable_counter("run", each_save=True)
+    others = [os.open(f"mine{n}", os.O_RDWR | os.O_CREAT) for n in range(9)]
+    with contextlib.suppress(RestartError, StopIteration):
+        next(loop)
+    assert position() == 3
+    assert [os.path.getsize(f"mine{n}") for n in range(9)] == [0] * 9
+    for file in others:
+        os.close(file)
+    assert new.position == 3
+
+
+def test_a_loop_that_runs_in_another_live_thread_is_not_taken_over(folder, position):
+    """That would be two workers at one job: refused as another process is. When it is over the way is free."""
+    inside, go_on = threading.Event(), threading.Event()
+    results = []
+
+    def work():
+        seen = []
+        for i in simple_counter("run", range(5)):
+            if i == 2:
+                inside.set()
+                go_on.wait(10)
+            seen.append(i)
+        results.append(seen)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert inside.wait(10)
+        with pytest.raises(InUseError, match="run: in use by .*thread"):
+            enable_counter("run")
+        assert position() == 2
+    finally:
+        go_on.set()
+        thread.join(10)
+    assert results == [[0, 1, 2, 3, 4]]
+    assert enable_counter("run").position == 0
+
+
+def test_a_loop_that_a_dead_thread_has_left_is_taken_over(folder):
+    """A variable holds it still; nobody runs it any more."""
+    loops = []
+
+    def work():
+        loops.append(simple_counter("run", range(5)))
+        for _ in range(3):
+            next(loops[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert enable_counter("run").position == 2
+
+
+def test_a_forked_child_neither_holds_the_lock_nor_writes(folder, start, run_child, position):
+    """A worker that outlives its parent holds nobody up."""
+
+    def job(tell):
+        for i in simple_counter("run", range(6)):
+            if i == 2 and os.fork() == 0:
+                os.setsid()
+                tell(("child", os.getpid()))
+                signal.pause()
+            elif i == 3:
+                tell(("parent", 0))
+                os._exit(0)
+
+    parent = start(job)
+    told = dict([parent.hear(), parent.hear()])
+    os.waitpid(parent.pid, 0)
+    try:
+        assert position() == 3
+        counter = enable_counter("run")
+        assert counter.position == 3
+    finally:
+        os.kill(told["child"], signal.SIGKILL)
+        parent.status = 0
+        parent._pipe.close()
+
+
+def test_a_forked_child_that_goes_on_with_the_loop_writes_nothing(folder, run_child, position):
+    """Neither a position nor an object."""
+
+    def job(tell, has_object):
+        counter = enable_counter("run", each_save=True)
+        if has_object:
+            _kept = counter.save_load_object([], "a")
+        for i in counter(range(6)):
+            if i == 2:
+                if child := os.fork():
+                    os.waitpid(child, 0)
+                    tell("parent")
+                    os._exit(0)
+                tell("child")
+
+    for has_object in (False, True):
+        assert sorted(run_child(job, has_object).told) == ["child", "parent"]
+        assert position() == 2
+        counter = enable_counter("run")
+        if has_object:
+            assert counter.save_load_object(None, "a") == []
+        counter.remove_files()
+        del counter
+
+
+def test_a_child_that_is_forked_during_a_save_does_not_have_the_lock(folder, monkeypatch, recwarn):
+    """The lock, that is: nobody has to wait for the child."""
+    told, real = [], os.fsync
+
+    def fork(file):
+        child = os.fork()
+        if child == 0:
+            os._exit(len(descriptors(".run.lock")))
+        told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return real(file)
+
+    monkeypatch.setattr(os, "fsync", fork)
+    with contextlib.suppress(Stop):
+        counted(2, each_save=True)
+    recwarn.clear()
+    assert told and set(told) == {0}
+
+
+# Names that somebody has planted, and files that are not ours.
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """Make a file of somebody else, elsewhere."""
+    path = tmp_path / "victim"
+    path.write_text("mine")
+    os.chmod(path, 0o600)
+    yield path
+    assert path.read_text() == "mine" and not path.is_symlink()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(folder, victim):
+    """In a shared folder somebody could point it anywhere."""
+    os.symlink(victim, ".run.lock")
+    with contextlib.suppress(RestartError):
+        enable_counter("run")
+    os.unlink(".run.lock")
+    os.symlink(folder / "missing", ".run.lock")
+    with contextlib.suppress(RestartError):
+        enable_counter("run")
+    assert not os.path.exists("missing")
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+@pytest.mark.parametrize("kind", ["object", "function", "progress"])
+def test_a_link_in_the_place_of_what_is_staged_is_not_followed(folder, victim, monkeypatch, when, kind):
+    """Whether it was there before, or was planted just before the file is made."""
+    names, create, mkdir = set(), os.open, os.mkdir
+
+    def opening(path, flags, *more, **options):
+        if flags & os.O_CREAT and not path.endswith(".lock"):
+            names.add(path)
+        return create(path, flags, *more, **options)
+
+    def making(path, *more, **options):
+        names.add(path)
+        return mkdir(path, *more, **options)
+
+    def job():
+        with enable_counter("run", each_save=True) as counter:
+            if kind == "object":
+                _kept = counter.save_load_object([], "a")
+            if kind == "function":
+                counter.save_load_funcs([folder_of("text")], [text_in], ["a"])
+            for i in counter(range(4)):
+                if i == 3:
+                    raise Stop
+
+    with monkeypatch.context() as patch, contextlib.suppress(Stop):
+        patch.setattr(os, "open", opening)
+        patch.setattr(os, "mkdir", making)
+        job()
+    names = {name for name in names if os.path.basename(name).startswith(".")}
+    assert names
+    shutil.rmtree(folder)
+    os.mkdir(folder)
+    os.chdir(folder)
+
+    def planting(real):
+        def call(path, *more, **options):
+            if path in names and not os.path.lexists(path):
+                os.symlink(victim, path)
+            return real(path, *more, **options)
+
+        return call
+
+    if when == "before":
+        for name in names:
+            os.symlink(victim, name)
+    else:
+        monkeypatch.setattr(os, "open", planting(os.open))
+        monkeypatch.setattr(os, "mkdir", planting(os.mkdir))
+    with contextlib.suppress(Stop, RestartError):
+        job()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_keeps_the_mode_that_its_owner_gave_it(folder, mode):
+    """An object's, a function's, and the progress file's where it grows."""
+    counter = enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "a")
+    counter.save_load_funcs([lambda path: Path(path).touch()], [print], ["file"])
+    for i in counter(range(3)):
+        if i == 1:
+            for name in ("a", "file", "run"):
+                os.chmod(name, mode)
+            for _ in simple_counter("x" * 200, range(2)):
+                for _ in simple_counter("y" * 200, range(2)):
+                    pass
+            assert os.path.getsize("run") > 3 * 512
+        if i == 2:
+            assert [os.stat(name).st_mode & 0o777 for name in ("a", "file", "run")] == [mode] * 3
+
+
+def test_a_new_file_has_the_mode_that_the_program_gives_its_files(folder):
+    """That is what the umask says."""
+    before = os.umask(0o027)
+    try:
+        stopped(2)
+        assert [os.stat(name).st_mode & 0o777 for name in ("a", "run")] == [0o640] * 2
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("name", ["run", ".run.lock", ".run.new"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_not_ours_is_never_overwritten_or_deleted(folder, name, kind):
+    """It is named where it is in the way."""
+    if kind == "file":
+        Path(name).write_text("my own")
+    else:
+        os.mkdir(name)
+        Path(name, "x").write_text("my own")
+    with contextlib.suppress(RestartError):
+        for i in simple_counter("run", range(3)):
+            if i == 2:
+                break
+    assert (Path(name) if kind == "file" else Path(name, "x")).read_text() == "my own"
+
+
+@pytest.mark.parametrize("cut", [0, 20, 600, None])
+def test_what_a_kill_has_left_of_a_staged_progress_file_is_in_nobodys_way(folder, left, cut):
+    """Cut wherever it was, by a power failure too."""
+    stopped(3)
+    data = Path("run").read_bytes()[:cut]
+    for is_saved in (True, False):
+        if not is_saved:
+            enable_counter("run").remove_files()
+        Path(".run.new").write_bytes(data)
+        stopped(5)
+        assert left() == ["a", "run"]
+        assert enable_counter("run").position == 5
+
+
+def test_a_foreign_file_at_an_objects_path_is_an_error_when_it_is_registered(folder):
+    """It belongs to no save of this counter."""
+    Path("a").write_text("mine")
+    with pytest.raises(RestartError, match="a: exists already"):
+        enable_counter("run").save_load_object([], "a")
+    with pytest.raises(RestartError, match="a: exists already"):
+        enable_counter("run").save_load_funcs([print], [print], ["a"])
+    assert Path("a").read_text() == "mine"
+
+
+def test_a_foreign_file_that_comes_later_is_an_error_of_the_save(folder, left):
+    """Nothing is written over it, and nothing half-made stays behind."""
 
     def save(path):
         Path(path).write_text("two")
-        Path("a").write_text("two")
+        Path("b").write_text("mine")
 
-    with pytest.raises(RestartError, match="/a: exists already, and was not saved with run; move it away"):
-        storage.commit(2, {os.path.abspath("a"): save}, kept=[os.path.abspath("b")])
-    assert sorted(os.listdir()) == ["a", "b", "run"]
-    os.unlink("a")
-    assert again().position == 1
+    with pytest.raises(RestartError, match="b: exists already"):
+        with enable_counter("run", each_save=True) as counter:
+            counter.save_load_funcs([save], [print], ["b"])
+            for _ in counter(range(3)):
+                pass
+    assert left() == ["b"] and Path("b").read_text() == "mine"
 
 
-def test_a_child_that_is_forked_during_a_save_does_not_get_the_lock(folder, monkeypatch):
-    """The descriptor of the file that is being written is closed there as well."""
-    storage, told = opened(), []
+def test_an_object_of_another_progress_file_is_foreign(folder):
+    """Two jobs that save to one path would destroy each other's work."""
+    stopped(3)
+    before = Path("a").read_bytes()
+    with pytest.raises(RestartError, match="a: exists already"):
+        enable_counter("other").save_load_object([], "a")
+    assert Path("a").read_bytes() == before
 
-    def fork_and_replace(source, target):
-        child = os.fork()
-        if child == 0:
-            try:
-                os.fstat(*staging)
-            except OSError:
-                os._exit(0)
-            os._exit(1)
-        told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        return replace(source, target)
 
-    replace, staging = _files.replace, []
-    write_over = _storage._write_over
-    monkeypatch.setattr(_storage, "_write_over", lambda file, data: (staging.append(file), write_over(file, data)))
-    monkeypatch.setattr(_files, "replace", fork_and_replace)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        storage.write(1)
-    assert (told, len(staging), _storage._staging) == ([0], 1, set())
+# Nothing is renamed or deleted while it is open (rclone, SMB, Windows).
+
+
+@pytest.fixture
+def strict(folder, monkeypatch):
+    """Refuse to move, to replace or to delete what this process has open, but for the lock."""
+
+    def check(path):
+        if os.path.lexists(path) and not os.path.basename(path).endswith(".lock"):
+            found = os.stat(path, follow_symlinks=False)
+            for number in range(3, 100):
+                with contextlib.suppress(OSError):
+                    there = os.fstat(number)
+                    assert (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino), f"{path} is open"
+
+    def strict(real):
+        def call(*paths, **options):
+            for path in paths:
+                check(path)
+            return real(*paths, **options)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, strict(getattr(os, name)))
+
+
+@pytest.mark.parametrize("each_save", [False, True])
+@pytest.mark.parametrize("stop_at", [0, 3])
+def test_nothing_is_renamed_or_deleted_while_it_is_open(folder, strict, clock, each_save, stop_at):
+    """Neither by a save, nor by growing, nor by the end."""
+
+    def job(stop_at):
+        with enable_counter("run", each_save=each_save) as counter:
+            seen = counter.save_load_object([], "seen")
+            counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+            for i in counter(range(5)):
+                for _ in simple_counter("x" * 200, range(2)):
+                    for _ in simple_counter("y" * 200, range(2)):
+                        clock.now += 0.4
+                if i == stop_at:
+                    raise Stop
+                seen.append(i)
+        for _ in simple_counter("run", range(9)):
+            clock.now += 0.4
+        return seen
+
+    with pytest.raises(Stop):
+        job(stop_at)
+    assert job(None) == list(range(5))
+    assert os.listdir() == []
+
+
+WINDOWS = """
+import errno, json, logging, os, pickle, re, reprlib, signal, sys, threading, types, warnings, weakref, zlib
+sys.modules["fcntl"] = None
+for name in ("pwrite", "pread", "register_at_fork", "O_NOFOLLOW", "O_CLOEXEC", "uname", "fchmod", "getuid", "fork"):
+    if hasattr(os, name):
+        delattr(os, name)
+del signal.SIGHUP
+import _signal
+del _signal.SIGHUP
+os.environ["COMPUTERNAME"] = "DESKTOP-7"
+locked = {}
+def locking(file, mode, size):
+    there = os.fstat(file).st_ino
+    if mode == msvcrt.LK_UNLCK:
+        locked.pop(there, None)
+    elif locked.setdefault(there, file) != file:
+        raise PermissionError(errno.EACCES, "Permission denied")
+msvcrt = types.ModuleType("msvcrt")
+msvcrt.LK_NBLCK, msvcrt.LK_UNLCK, msvcrt.LK_LOCK, msvcrt.LK_RLCK, msvcrt.LK_NBRLCK = 2, 0, 1, 1, 2
+msvcrt.locking = locking
+sys.modules["msvcrt"] = msvcrt
+real = os.open
+def opening(path, *more, **options):
+    if os.path.isdir(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+    return real(path, *more, **options)
+os.open = opening
+def strict(real):
+    def call(*paths, **options):
+        for path in paths:
+            if os.path.lexists(path):
+                there = os.stat(path, follow_symlinks=False)
+                for number in range(3, 50):
+                    try:
+                        found = os.fstat(number)
+                    except OSError:
+                        continue
+                    if (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino):
+                        raise PermissionError(errno.EACCES, "The process cannot access the file", path)
+        return real(*paths, **options)
+    return call
+for name in ("replace", "rename", "unlink", "rmdir"):
+    setattr(os, name, strict(getattr(os, name)))
+
+platform, sys.platform = sys.platform, "win32"
+from py_restart import RestartError, enable_counter, multi_count, simple_counter
+sys.platform = platform
+
+def save(path):
+    os.mkdir(path)
+    open(os.path.join(path, "x"), "w").close()
+
+def job(stop_at, each_save):
+    with enable_counter("run", each_save=each_save) as counter:
+        seen = counter.save_load_object([], "seen")
+        counter.save_load_funcs([save], [os.listdir], ["model"])
+        for i in counter(range(5)):
+            for _ in simple_counter("inner", range(2)):
+                pass
+            if i == stop_at:
+                raise KeyError
+            seen.append(i)
+    return seen
+
+for each_save in (False, True):
+    try:
+        job(3, each_save)
+    except KeyError:
+        print(sorted(os.listdir()))
+    print(job(None, each_save), os.listdir())
+for i in simple_counter("run", range(5)):
+    if i == 3:
+        with open("run", "rb") as file:
+            print(b"DESKTOP-7" in file.read())
+        break
+with multi_count():
+    print(list(simple_counter("run", range(5))), list(simple_counter("more", range(2))))
+print(os.listdir())
+"""
+
+
+def test_the_same_promises_on_windows(folder):
+    """As far as they can be tried elsewhere: no fcntl, no pwrite, no fork, and no open file can be moved or deleted."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WINDOWS], capture_output=True, text=True, timeout=30, env=environment()
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        *["['model', 'run', 'seen']", "[0, 1, 2, 3, 4] []"] * 2,
+        "True",
+        "[3, 4] [0, 1]",
+        "[]",
+    ]
+
+
+def environment():
+    """Return an environment in which a child imports the same package."""
+    import py_restart
+
+    return {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parent.parent)}
+
+
+def test_a_replacement_that_another_program_delays_is_tried_again(folder, clock, monkeypatch):
+    """A virus scanner, or an indexer: for a moment, on Windows; elsewhere a refusal is final."""
+    if sys.platform != "win32":
+        refused = []
+
+        def replacing(source, target, **options):
+            refused.append(source)
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "replace", replacing)
+        before = clock.now
+        with pytest.raises(RestartError, match="Permission denied"):
+            stopped_at_once()
+        assert len(refused) <= 2 and clock.now == before  # once a save
+
+
+def stopped_at_once():
+    """Save a position, without hiding what goes wrong."""
+    with enable_counter("run") as counter:
+        for _ in counter(range(3)):
+            counter.save()
+
+
+def test_a_folder_that_vanishes_during_the_work_is_an_error(folder):
+    """It says so, and does not wait for it to come back."""
+    os.mkdir("gone")
+    with pytest.raises(RestartError, match="run: could not be saved: No such file or directory"):
+        for i in simple_counter("gone/run", range(5)):
+            if i == 0:
+                os.rename("gone", "elsewhere")
+    assert i == 0
+
+
+def test_time_is_not_needed_to_tell_records_apart(folder, monkeypatch, position):
+    """A clock that goes back costs nothing."""
+    now = [2e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    for stop in (3, 5, 7):
+        now[0] -= 1e6
+        with pytest.raises(Stop):
+            for i in simple_counter("run", range(9)):
+                if i == stop:
+                    raise Stop
+        assert position() == stop

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import assert_type
 
-from py_restart import CounterClosier, RestartError, config, enable_counter, multi_count, simple_counter
+from py_restart import CounterClosier, InUseError, RestartError, config, enable_counter, multi_count, simple_counter
 
 
 def lines(start: int) -> Iterator[str]:
@@ -50,7 +50,8 @@ assert_type(next(loop), int)
 assert_type(loop.position, int)
 assert_type(len(loop), int)
 assert config.parent is None
-assert issubclass(RestartError, Exception)
+error: RestartError = InUseError("in use")
+assert isinstance(error, Exception)
 """
 WRONG = """
 from py_restart import enable_counter, simple_counter
@@ -65,31 +66,36 @@ enable_counter("a.tmp").position = 3
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is in the extra dev")
+def run(tool, folder, *arguments):
+    """Run a type checker that is in the extra dev, and return what it prints."""
+    if importlib.util.find_spec(tool) is None:
+        pytest.skip(f"{tool} is in the extra dev")
+    package = str(Path(py_restart.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", tool, *arguments],
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": package, "PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
 def test_element_types_flow_through_the_loops(tmp_path):
     """`mypy --strict` knows them, and finds each wrong argument; one run for both."""
     (tmp_path / "right.py").write_text(SNIPPET)
     (tmp_path / "wrong.py").write_text(WRONG)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--strict",
-            "--python-version=3.11",
-            "--cache-dir=cache",
-            "right.py",
-            "wrong.py",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(Path(py_restart.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    options = ["--strict", "--python-version=3.11", "--cache-dir=cache"]
+    lines = run("mypy", tmp_path, *options, "right.py", "wrong.py").splitlines()
+    errors = [line for line in lines if ": error:" in line]
     assert [line for line in errors if not line.startswith("wrong.py")] == []
     assert sorted({int(line.split(":")[1]) for line in errors}) == [4, 5, 6, 7, 9, 10]
+
+
+def test_every_public_name_has_a_complete_type(tmp_path):
+    """As `pyright --verifytypes` counts it."""
+    output = run("pyright", tmp_path, "--verifytypes", "py_restart", "--ignoreexternal")
+    assert "Type completeness score: 100%" in output, output
 
 
 def test_the_package_says_that_it_is_typed():

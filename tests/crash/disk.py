@@ -24,6 +24,7 @@ The rules are the weakest that the file systems people use have in common, so th
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import itertools
 import os
@@ -33,12 +34,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .harness import CHANGES, WRITING, opener, rebind, taken_by_name
+from .harness import CHANGES, FLUSHES, WRITING, is_in_place, is_lock, opener, rebind, taken_by_name
 
 ROOT = 0
 EMPTIED_FIRST = False
 Content = dict[str, "bytes | None"]
 Event = tuple[Any, ...]
+Folders = dict[int, dict[str, int]]  # by node: what is in it, name -> node
 
 
 class Recorder:
@@ -46,22 +48,20 @@ class Recorder:
 
     Events: ``create``, ``mkdir`` (folder, name, node), ``unlink`` (folder, name), ``rename`` (folder, name, folder,
     name, node), ``write`` (node, offset, data), ``size`` (node, size), ``flush`` (node), ``mark`` (anything).
+
+    It begins with what is in the folder, of which a run before has recorded how it came there. Where
+    ``renames_folders`` is false, none but a staged one is renamed, as in the lower layer of an overlay.
     """
 
-    def __init__(self, folder: Path, content: Content) -> None:
+    def __init__(self, folder: Path, folders: Folders, renames_folders: bool = True) -> None:
         self.root = os.path.realpath(folder)
-        self.folders: dict[int, dict[str, int]] = {ROOT: {}}
+        self.folders = {node: dict(names) for node, names in folders.items()}
         self.events: list[Event] = []
-        self._numbers = itertools.count(1)
+        self._renames_folders = renames_folders
+        known = (node for names in self.folders.values() for node in names.values())
+        self._numbers = itertools.count(1 + max(known, default=ROOT))
         self._open: dict[int, int] = {}  # descriptor -> node
         self._lock = threading.RLock()
-        for name, data in sorted(content.items()):
-            folder_node, base = self._place(os.path.join(self.root, name))
-            node = self._new("mkdir" if data is None else "create", folder_node, base)
-            if data is not None:
-                self.events.append(("write", node, 0, data))
-        self.before = [*self.events, *(("flush", node) for node in range(next(self._numbers)))]
-        self.events.clear()
 
     def mark(self, what: Any) -> None:
         with self._lock:
@@ -75,7 +75,10 @@ class Recorder:
         return node
 
     def _place(self, path: Any, dir_fd: int | None = None) -> tuple[int, str]:
-        """The folder's node and the name in it; of a path elsewhere (-1, "")."""
+        """The folder's node and the name in it; of a path elsewhere, and of a lock file, (-1, "").
+
+        Whether a lock file is there says nothing, and it would double the number of states.
+        """
         path = os.fspath(path)
         if dir_fd is not None:
             return self._open.get(dir_fd, -1), path
@@ -83,7 +86,7 @@ class Recorder:
         parent = os.path.realpath(parent)
         if os.path.join(parent, base) == self.root:
             return ROOT, "."
-        if parent != self.root and not parent.startswith(self.root + os.sep):
+        if is_lock(base) or (parent != self.root and not parent.startswith(self.root + os.sep)):
             return -1, ""
         node = ROOT
         for part in os.path.relpath(parent, self.root).split(os.sep):
@@ -97,7 +100,7 @@ class Recorder:
     def install(self) -> None:
         """Replace the calls, in a child, for good."""
         taken = taken_by_name()
-        for name in (*CHANGES, "open", "fsync", "fdatasync", "dup"):
+        for name in (*CHANGES, *FLUSHES, "open", "close", "dup"):
             if hasattr(os, name):
                 setattr(os, name, self._recorded(name, getattr(os, name)))
         builtins.open = io.open = opener(self._file)
@@ -122,6 +125,8 @@ class Recorder:
                 self._opened(result.fileno(), what[0], what[1][0] in "wax", "w" in what[1])
             elif name == "write" and what[0] in self._open:
                 self.events.append(("write", self._open[what[0]], what[1], bytes(what[2])[:result]))
+            elif name == "close":
+                self._open.pop(what[0], None)
             elif name == "truncate":
                 raise NotImplementedError("truncate: the model does not know it")
             return result
@@ -143,6 +148,10 @@ class Recorder:
         fd = real(path, flags, mode, dir_fd=dir_fd)
         self._opened(fd, path, bool(flags & os.O_CREAT), bool(flags & os.O_TRUNC and flags & WRITING), dir_fd)
         return fd
+
+    def _close(self, real: Any, fd: int) -> None:
+        self._open.pop(fd, None)
+        real(fd)
 
     def _dup(self, real: Any, fd: int) -> int:
         copy = real(fd)
@@ -176,6 +185,8 @@ class Recorder:
     _fdatasync = _fsync
 
     def _rename(self, real: Any, old: Any, new: Any, *, src_dir_fd: Any = None, dst_dir_fd: Any = None) -> None:
+        if not self._renames_folders and is_in_place(old):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         real(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         source, name = self._place(old, src_dir_fd)
         target, base = self._place(new, dst_dir_fd)
@@ -249,13 +260,11 @@ class _File:
 class Disk:
     """Takes events one by one, and gives the states that a power cut may leave at this moment."""
 
-    def __init__(self, before: list[Event], seed: int = 0) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self._files: dict[int, _File] = {}
         self._changes: list[tuple[tuple[int, ...], list[tuple[int, str, int | None]], bool]] = []
         self._folders = {ROOT}
         self._chance = random.Random(seed)
-        for event in before:
-            self.take(event)
 
     def take(self, event: Event) -> None:
         kind, *what = event
@@ -283,6 +292,28 @@ class Disk:
     def _change(self, folders: tuple[int, ...], made: list[tuple[int, str, int | None]]) -> None:
         self._changes.append((folders, made, False))
 
+    def now(self) -> tuple[Content, Folders]:
+        """What is there for all who look, on the device or not: what a kill leaves."""
+        names = self._names(set())
+        reached = dict(self._walk(names, ROOT, ""))
+        content = {
+            name: self._files[node].variants()[0] if node in self._files else None for name, node in reached.items()
+        }
+        folders = {
+            folder: {name: node for name, node in inside.items() if node is not None}
+            for folder, inside in names.items()
+        }
+        return content, folders
+
+    def _names(self, missing: set[int]) -> dict[int, dict[str, int | None]]:
+        """What is in each folder where these changes are lost."""
+        names: dict[int, dict[str, int | None]] = {folder: {} for folder in self._folders}
+        for n, (_, made, _) in enumerate(self._changes):
+            if n not in missing:
+                for folder, name, node in made:
+                    names[folder][name] = node
+        return names
+
     def states(self) -> Iterator[Content]:
         """Each state: all of them where they are few, else the extremes, the single differences and some at random."""
         open_changes = [n for n, (_, _, safe) in enumerate(self._changes) if not safe]
@@ -290,12 +321,7 @@ class Disk:
             missing = {open_changes[n] for n in lost}
             if EMPTIED_FIRST:
                 missing = self._with_what_emptied(missing)
-            names: dict[int, dict[str, int | None]] = {folder: {} for folder in self._folders}
-            for n, (_, made, _) in enumerate(self._changes):
-                if n not in missing:
-                    for folder, name, node in made:
-                        names[folder][name] = node
-            reached = dict(self._walk(names, ROOT, ""))
+            reached = dict(self._walk(self._names(missing), ROOT, ""))
             files = [node for node in reached.values() if node in self._files]
             for choice in self._mixtures([self._files[node].variants() for node in files]):
                 content = dict(zip(files, choice, strict=True))

@@ -6,15 +6,16 @@ message by message, so that nothing which was told before a kill is lost, and so
 size limit can stop it.
 
 Every call by which Python code changes files is replaced in the child, so that an ``Injector`` sees each one and may
-kill the process before or after it, or let it fail. A kill takes nothing away from the kernel's page cache; so
-``fsync`` does nothing in these children, unless it is told to fail. What a power cut takes away is the business of
-``disk.py``.
+kill the process before or after it, let it fail, or send a signal. A kill takes nothing away from the kernel's page
+cache; so ``fsync`` does nothing in these children, unless it is told to fail. What a power cut takes away is the
+business of ``disk.py``. ``os.close`` changes no file, so nobody is killed there, but it may fail, and it is watched: no
+job may close a descriptor twice, or leave one open.
 """
 
 from __future__ import annotations
 
 import builtins
-import errno
+import contextlib
 import fcntl
 import gc
 import io
@@ -23,9 +24,11 @@ import mmap
 import os
 import pickle
 import queue
+import re
 import select
 import shutil
 import signal
+import stat
 import sys
 import threading
 import time
@@ -204,40 +207,56 @@ def start(
 
     def live(tell: Callable[..., None]) -> tuple[str, str, str]:
         prepare(tell)
-        return attempt(Run(folder, py_restart, frozenset(seen), tell), function)
+        before = descriptors()
+        end = attempt(Run(folder, py_restart, frozenset(seen), tell), function)
+        if left := descriptors() - before:
+            tell("left open", sorted(left))
+        return end
 
     return Child(live)
 
 
-def run(
-    function: Callable[[Run], None],
-    folder: Path,
-    seen: Iterable[Any] = (),
-    act: Act | None = None,
-) -> Outcome:
-    """Run the job once, to its end or to that of ``act``."""
-    return start(function, folder, seen, prepare=lambda tell: Injector(act or _count, tell).install()).wait()
+def descriptors() -> set[tuple[int, str]]:
+    """The open descriptors of this process, and what they lead to."""
+    found = set()
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # that of the listing itself is gone
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 # What may happen at an operation: act(number, name, call, tell) makes the call, or not.
 Act = Callable[[int, str, Callable[[], Any], Callable[..., None]], Any]
 
 
-def _count(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
+def count(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
+    """Nothing happens; how many operations there are is told."""
     tell("operation", name)
     return call()
 
 
+def run(
+    function: Callable[[Run], None],
+    folder: Path,
+    seen: Iterable[Any] = (),
+    act: Act = count,
+    closes: bool = False,
+) -> Outcome:
+    """Run the job once, to its end or to that of ``act``."""
+    return start(function, folder, seen, prepare=lambda tell: Injector(act, tell, closes).install()).wait()
+
+
 def kill_at(n: int, *, after: bool) -> Act:
-    """SIGKILL at the n-th operation, before or after it takes effect."""
+    """SIGKILL at the n-th operation, before or after it takes effect, or fails."""
 
     def act(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
         tell("operation", name)
-        result = call() if number != n or after else None
-        if number == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(TIME_LIMIT)  # where the kill comes to another thread first
-        return result
+        try:
+            return call() if number != n or after else None
+        finally:
+            if number == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(TIME_LIMIT)  # where the kill comes to another thread first
 
     return act
 
@@ -246,57 +265,148 @@ GROWING = {"open", "write", "pwrite", "fsync", "mkdir", "ftruncate", "truncate"}
 
 
 def fail_at(n: int, number_of_error: int, *, lasting: bool = False) -> Act:
-    """OSError at the n-th operation; ``lasting``: also at each later one that needs room on the disk."""
+    """OSError at the n-th operation; ``lasting``: also at each later one that needs room on the disk.
+
+    A descriptor is closed by a ``close`` that fails: "Linux always releases the file descriptor early" (close(2)).
+    """
 
     def act(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
         tell("operation", name)
-        if number == n or (lasting and number > n and name in GROWING):
+        if number == n or (lasting and number > n and name.split()[0] in GROWING):
             tell("failed", name)
+            if name == "close":
+                call()
             raise OSError(number_of_error, os.strerror(number_of_error))
         return call()
 
     return act
 
 
-class Injector:
-    """Sees each file-changing call of this process, one at a time, and lets ``act`` decide."""
+def refuse(kinds: Iterable[str], number_of_error: int, act: Act = count) -> Act:
+    """OSError at each operation of these kinds, as on a mount that cannot do it; beside what else happens."""
 
-    def __init__(self, act: Act, tell: Callable[..., None]) -> None:
-        self._act, self._tell = act, tell
+    def refusing(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
+        def refused() -> Any:
+            tell("refused", name)
+            raise OSError(number_of_error, os.strerror(number_of_error))
+
+        return act(number, name, refused if name in kinds else call, tell)
+
+    return refusing
+
+
+sent: list[str] = []  # in a child: at which operation it has got a signal
+
+
+def send_at(n: int, number_of_signal: int, *, after: bool) -> Act:
+    """The signal at the n-th operation, before or after it takes effect; its handler, if any, runs within the act."""
+
+    def send(name: str, tell: Callable[..., None]) -> None:
+        sent.append(name)
+        tell("sent", name)
+        signal.raise_signal(number_of_signal)
+
+    def act(number: int, name: str, call: Callable[[], Any], tell: Callable[..., None]) -> Any:
+        tell("operation", name)
+        if number == n and not after:
+            send(name, tell)
+        try:
+            return call()
+        finally:
+            if number == n and after:
+                send(name, tell)
+
+    return act
+
+
+class Injector:
+    """Sees each file-changing call of this process, one at a time, and lets ``act`` decide.
+
+    Where ``closes`` is true, ``close`` is one of them. A second ``close`` of a descriptor is told in any case.
+    """
+
+    def __init__(self, act: Act, tell: Callable[..., None], closes: bool = False) -> None:
+        self._act, self._tell, self._closes = act, tell, closes
         self._number = 0
+        self._old: set[int] = set()  # descriptors of files that were there before
         self._lock = threading.RLock()
 
     def do(self, name: str, call: Callable[[], Any], *what: Any) -> Any:
+        if name == "close" and not self._closes:
+            return call()
         with self._lock:
             self._number += 1
             return self._act(self._number, name, call, self._tell)
 
     def install(self) -> None:
         """Replace the calls; for good, since the process is a child of its own."""
-        for name in (*CHANGES, "fsync", "fdatasync"):
+        for name in (*CHANGES, *FLUSHES, "close", "open"):
             if hasattr(os, name):
-                setattr(os, name, self._wrapped(name, getattr(os, name)))
-        real_open, real_flock = os.open, fcntl.flock
+                setattr(os, name, getattr(self, f"_{name}", self._wrapped)(getattr(os, name), name))
+        real_flock = fcntl.flock
         fcntl.flock = lambda fd, how: (
             real_flock(fd, how) if how & fcntl.LOCK_UN else self.do("flock", lambda: real_flock(fd, how))
-        )
-        os.open = lambda path, flags, *rest, **named: (
-            self.do("open", lambda: real_open(path, flags, *rest, **named))
-            if flags & WRITING
-            else real_open(path, flags, *rest, **named)
         )
         builtins.open = io.open = opener(self.do)
         rebind(TAKEN)
 
-    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        if name in ("fsync", "fdatasync"):
-            return lambda fd: self.do("fsync", lambda: None)
+    def _wrapped(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
         return lambda *args, **named: self.do(name, lambda: real(*args, **named))
+
+    def _open(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+            if not flags & WRITING:
+                return int(real(path, flags, *rest, **named))
+            fd = int(self.do(name, lambda: real(path, flags, *rest, **named)))
+            (self._old.discard if flags & (os.O_EXCL | os.O_TRUNC) else self._old.add)(fd)
+            return fd
+
+        return call
+
+    def _pwrite(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        return lambda fd, data, offset: self.do(
+            name if fd not in self._old else f"{name} in place", lambda: real(fd, data, offset)
+        )
+
+    def _rename(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(old: Any, new: Any, **named: Any) -> None:
+            self.do("move a folder aside" if is_in_place(old) else name, lambda: real(old, new, **named))
+
+        return call
+
+    _replace = _rename
+
+    def _fsync(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        return lambda fd: self.do("fsync" if not stat.S_ISDIR(os.fstat(fd).st_mode) else "fsync folder", lambda: None)
+
+    _fdatasync = _fsync
+
+    def _close(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        watched = watched_close(real, self._tell)
+        return lambda fd: self.do(name, lambda: watched(fd))
+
+
+def is_in_place(path: Any) -> bool:
+    """Whether it is a folder that was saved and is in its place. What is staged has a hidden name, or is in such."""
+    return os.path.isdir(path) and not any(part.startswith(".") for part in Path(path).parts[-2:])
+
+
+def watched_close(real: Callable[[int], None], tell: Callable[..., None]) -> Callable[[int], None]:
+    """A ``close`` that tells where a descriptor is closed that is not open."""
+
+    def close(fd: int) -> None:
+        try:
+            real(fd)
+        except OSError as error:
+            tell("closed twice", f"{fd}: {error}")
+            raise
+
+    return close
 
 
 def taken_by_name() -> list[tuple[ModuleType, str, str]]:
     """Which modules of the library have taken which calls of ``os`` by name, and what they call them."""
-    real = {getattr(os, call, None): call for call in (*CHANGES, "open", "fsync", "fdatasync", "dup")}
+    real = {getattr(os, call, None): call for call in (*CHANGES, *FLUSHES, "close", "open", "dup")}
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "py_restart"]
     return [
         (module, name, real[value])
@@ -319,12 +429,13 @@ CHANGES = (
 )
 
 
+FLUSHES = ("fsync", "fdatasync")
 TAKEN = taken_by_name()  # here, since to look for it makes a child copy a thousand pages
 
 
 def opener(do: Callable[..., Any]) -> Any:
-    """An ``open`` whose files call ``do(name, call, ...)`` for being opened for writing and for each write that
-    leaves them.
+    """An ``open`` whose files call ``do(name, call, ...)`` for being opened for writing, for each write that leaves
+    them, and for being closed.
     """
     real = io.open
 
@@ -334,6 +445,10 @@ def opener(do: Callable[..., Any]) -> Any:
 
         def truncate(self, size: int | None = None) -> int:
             return do("truncate", lambda: io.FileIO.truncate(self, size), self.fileno(), size)
+
+        def close(self) -> None:
+            if not self.closed:
+                do("close", lambda: io.FileIO.close(self), self.fileno())
 
     def open(
         file: Any,
@@ -385,6 +500,42 @@ def restore(folder: Path, content: dict[str, bytes | None]) -> None:
             (folder / name).write_bytes(data)
 
 
+def moments(data: bytes | None) -> list[dict[str, Any]]:
+    """The whole records of a progress file, the newest first."""
+    found = []
+    for line in (data or b"").splitlines()[1:]:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return sorted(found, key=lambda record: record["save"], reverse=True)
+
+
+def files_of(moment: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What belongs to a moment, by path, with sizes and digests."""
+    found = dict(moment["files"])
+    for inner in moment["inside"]:
+        found |= files_of(inner)
+    return found
+
+
+def is_of(stamp: dict[str, Any], data: bytes | None) -> bool:
+    """Whether this is what a record names; of a folder, of which it takes the package to know, True."""
+    return data is None or (len(data), f"{zlib.crc32(data):08x}") == (stamp["size"], stamp["digest"])
+
+
+def require_whole(folder: Path, context: str) -> None:
+    """All that the newest record of each progress file names is there, with its size and digest."""
+    content = listing(folder)
+    for name in [name for name in content if name.endswith(".tmp") and not name.startswith(".")]:
+        newest = moments(content[name])[0]
+        for path, stamp in files_of(newest).items():
+            assert path in content and is_of(stamp, content[path]), f"{context}: {path} is not of the moment {newest}"
+
+
+def is_lock(name: str) -> bool:
+    """Whether it is a lock file: what a kill leaves behind, and the next user takes and removes."""
+    return name.startswith(".") and name.endswith(".tmp.lock")
+
+
 # ------------------------------------------------------------------------------------------- judgements
 
 
@@ -398,7 +549,6 @@ class Job:
     names: frozenset[str]  # of the files that a save of it may hold
     whole: Callable[[int], int] | None = None  # from the item that was running to the first that may run next
     stops: int = 0  # how many times it stops of itself
-    inner: int = 0  # items of an inner loop whose end removes its save; the outer loop saves on failure only
 
     @property
     def name(self) -> str:
@@ -406,7 +556,7 @@ class Job:
 
     def earliest(self, outcomes: list[Outcome]) -> int:
         """Where the next run may start at the earliest after these runs, as an index into the sequence."""
-        for number, outcome in reversed(list(enumerate(outcomes))):
+        for outcome in reversed(outcomes):
             saved = outcome.end == "stopped" and "failed" not in outcome.told
             if saved and outcome.error.startswith("after"):
                 return len(self.sequence)  # stopped behind the loop: nothing of it runs again
@@ -414,20 +564,15 @@ class Job:
                 return 0  # the end of the work had begun: the next run may be a new one
             if outcome.items and (saved or self.whole):
                 index = self.sequence.index(outcome.items[-1])
-                index = self.whole(index) if self.whole else index
-                later = {item for other in outcomes[number + 1 :] for item in other.items}
-                if self.inner and self.sequence[index // self.inner * self.inner + self.inner - 1] in later:
-                    index = index // self.inner * self.inner
-                return index
+                return self.whole(index) if self.whole and not saved else index
         return 0
 
 
-def finish(job: Job, folder: Path, outcomes: list[Outcome], context: str = "") -> list[Outcome]:
+def finish(job: Job, folder: Path, outcomes: list[Outcome], context: str = "", act: Act = count) -> list[Outcome]:
     """Run the job until it is done, and judge all its runs together."""
     outcomes = list(outcomes)
     for _ in range(job.stops + 2):
-        seen = frozenset().union(*(outcome.seen for outcome in outcomes))
-        outcomes.append(run(job.function, folder, seen))
+        outcomes.append(run(job.function, folder, seen_in(outcomes), act))
         judge_start(job, outcomes, context)
         if outcomes[-1].end != "stopped":
             break
@@ -435,12 +580,25 @@ def finish(job: Job, folder: Path, outcomes: list[Outcome], context: str = "") -
     return outcomes
 
 
+def seen_in(outcomes: Iterable[Outcome]) -> frozenset[Any]:
+    """The stops that are behind these runs."""
+    return frozenset().union(*(outcome.seen for outcome in outcomes))
+
+
+NEVER = ("unraisable", "printed", "closed twice", "left open")
+
+
+def judge_manners(outcome: Outcome, context: str) -> None:
+    """Whatever happened: nothing printed, no exception dropped, no descriptor closed twice or left open."""
+    told = {kind: outcome.told[kind] for kind in NEVER if kind in outcome.told}
+    assert not told, f"{context}: {told}\n{outcome.error}\n{outcome.trace}"
+
+
 def judge_start(job: Job, outcomes: list[Outcome], context: str) -> None:
     """The run that was the last started where the ones before it had left off: nothing left out, nothing lost."""
     *before, last = outcomes
     assert last.end in ("done", "stopped"), f"{context}: {last.error}\n{last.trace}"
-    assert not last.told.get("unraisable"), (context, last.told["unraisable"])
-    assert not last.told.get("printed"), (context, last.told["printed"])
+    judge_manners(last, context)
     if before and last.items:
         first = job.sequence.index(last.items[0])
         assert first >= job.earliest(before), (
@@ -460,17 +618,26 @@ def judge(job: Job, folder: Path, outcomes: list[Outcome], context: str) -> None
     assert listing(folder) == {}, f"{context}: left behind: {sorted(listing(folder))}"
 
 
+STAGED = re.compile(r"\.(.+)\.[0-9a-f]{8}-[ab]")
+
+
 def debris(job: Job, folder: Path) -> list[str]:
     """What lies in the folder and belongs to no save.
 
-    What a progress file counts as saved, and could not be moved to its place, does: the next start moves it.
+    What the newest record of a progress file names, and could not be moved to its place, does: the next start moves it.
     """
-    saved = set()
+    content = listing(folder)
+    saved: dict[str, dict[str, Any]] = {}
     for path in folder.glob("*.tmp"):
-        header = json.loads(path.read_bytes().partition(b"\n")[0])
-        saved |= {f".{name}.{header['id']}-{header['save']}" for name in {*header["files"], *header["before"]}}
-    return [name for name in listing(folder) if name.split(os.sep)[0] not in job.names | saved]
+        for moment in moments(content[path.name])[:1]:
+            saved |= files_of(moment)
 
+    def belongs(name: str) -> bool:
+        top = name.split(os.sep)[0]
+        staged = STAGED.fullmatch(top)
+        if staged and staged[1] in saved:
+            inner = os.path.join(top, staged[1])  # a function writes into a folder
+            return is_of(saved[staged[1]], content.get(inner) if inner in content else content[top])
+        return top in job.names
 
-def error_number(name: str) -> int:
-    return int(getattr(errno, name))
+    return [name for name in content if not belongs(name)]

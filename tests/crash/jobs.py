@@ -153,7 +153,7 @@ def several_on_failure(run: Run) -> None:
 
 
 def nested(run: Run) -> None:
-    """A loop in a loop; positions only."""
+    """A loop in a loop; positions only, in the progress file of the outer one."""
     for i in run.api.enable_counter(run.folder / "outer.tmp", each_save=True)(range(2)):
         for j in run.api.simple_counter(run.folder / "inner.tmp", range(3)):
             run.item((i, j))
@@ -161,7 +161,10 @@ def nested(run: Run) -> None:
 
 
 def nested_on_failure(run: Run) -> None:
-    """The description's example: the outer loop in a ``with``, the inner one saves each item; and an exception."""
+    """The description's example: the outer loop in a ``with``, the inner one saves each item; and an exception.
+
+    Each inner save holds the outer position too.
+    """
     with run.api.enable_counter(run.folder / "outer.tmp") as counter:
         for i in counter(range(2)):
             for j in run.api.simple_counter(run.folder / "inner.tmp", range(3)):
@@ -172,7 +175,7 @@ def nested_on_failure(run: Run) -> None:
 
 
 def nested_several(run: Run) -> None:
-    """Two loops in a loop, in a ``multi_count`` block; positions only."""
+    """Two loops in a loop, in a ``multi_count`` block; positions only. What has ended is skipped there."""
     with run.api.multi_count():
         for i in run.api.enable_counter(run.folder / "outer.tmp", each_save=True)(range(2)):
             for j in run.api.simple_counter(run.folder / "inner.tmp", range(2)):
@@ -181,6 +184,19 @@ def nested_several(run: Run) -> None:
                 for j in other(range(2)):
                     run.item((i, "b", j))
         run.result(None)
+
+
+def nested_object(run: Run) -> None:
+    """A loop in a loop, with an object registered inside: it begins anew with each outer item."""
+    for i in run.api.simple_counter(run.folder / "outer.tmp", range(2)):
+        inner = run.api.enable_counter(run.folder / "inner.tmp", each_save=True)
+        mine = inner.save_load_object([], run.folder / "mine.pickle")
+        for j in inner(range(2)):
+            run.item((i, j))
+            if len(mine) != j:
+                raise AssertionError(f"of another moment: {mine}")
+            mine.append(i)
+    run.result(None)
 
 
 def joint(run: Run) -> None:
@@ -232,6 +248,26 @@ def joint_on_failure(run: Run) -> None:
         run.result(done)
 
 
+def growing(run: Run) -> None:
+    """A moment that outgrows its records twice: loops with long names, none deep, then three, then twenty."""
+
+    def down(depth: int, i: int) -> None:
+        if depth == 0:
+            for j in run.api.simple_counter(run.folder / "innermost.tmp", range(2)):
+                run.item((i, j))
+                done.append((i, j))
+        else:
+            with run.api.enable_counter(run.folder / f"{depth:0200}.tmp") as counter:
+                for _ in counter(range(1)):
+                    down(depth - 1, i)
+
+    outer = run.api.enable_counter(run.folder / "outer.tmp", each_save=True)
+    done = outer.save_load_object([], run.folder / "done.pickle")
+    for i in outer(range(3)):
+        down((0, 3, 20)[i], i)
+    run.result(done)
+
+
 def forgotten(run: Run) -> None:
     """A counter that forgets what it has saved, with a folder and an object, and goes on to do it again."""
     model = Model()
@@ -254,14 +290,20 @@ def each(span: int = 1) -> Any:
 
 
 def pairs(size: int) -> Any:
-    """A loop in a loop, ``size`` items in it: its last item and the outer boundary are two saves."""
+    """A loop of ``size`` items in a loop, nothing registered, both save each item.
+
+    The inner one, when it has ended, runs again with its outer item, until the outer boundary is saved.
+    """
     return lambda index: index if index % size != size - 1 else index - size + 1
 
 
-def job(
-    function: Any, sequence: Any, result: Any, names: str, whole: Any = None, stops: int = 0, inner: int = 0
-) -> Job:
-    return Job(function, tuple(sequence), result, frozenset(names.split()), whole, stops, inner)
+def inner_pairs(size: int) -> Any:
+    """The same where the outer loop has no boundary that is saved: the first inner save of an outer item tells it."""
+    return lambda index: pairs(size)(index) if index % size else max(0, index - size)
+
+
+def job(function: Any, sequence: Any, result: Any, names: str, whole: Any = None, stops: int = 0) -> Job:
+    return Job(function, tuple(sequence), result, frozenset(names.split()), whole, stops)
 
 
 PAIRS = [(i, j) for i in range(2) for j in range(2)]
@@ -297,15 +339,16 @@ JOBS = [
         None,
         2,
     ),
-    job(nested, LONGER, None, "outer.tmp inner.tmp", pairs(3)),
-    job(nested_on_failure, LONGER, None, "outer.tmp inner.tmp", None, 1, inner=3),
+    job(nested, LONGER, None, "outer.tmp", pairs(3)),
+    job(nested_on_failure, LONGER, None, "outer.tmp", inner_pairs(3), 1),
     job(
         nested_several,
         [(i, name, j) for i in range(2) for name in "ab" for j in range(2)],
         None,
-        "outer.tmp inner.tmp other.tmp",
-        pairs(4),
+        "outer.tmp",
+        each(),
     ),
+    job(nested_object, PAIRS, None, "outer.tmp mine.pickle", each()),
     job(joint, PAIRS, PAIRS, "outer.tmp done.pickle", each()),
     job(
         joint_deep,
@@ -321,6 +364,13 @@ JOBS = [
         "outer.tmp done.pickle mine.pickle",
         None,
         2,
+    ),
+    job(
+        growing,
+        [(i, j) for i in range(3) for j in range(2)],
+        [(i, j) for i in range(3) for j in range(2)],
+        "outer.tmp done.pickle",
+        each(),
     ),
     job(forgotten, range(2), None, "run.tmp done.pickle layers", each()),
 ]

@@ -2,15 +2,17 @@
 
 A program is a tree of loops. What a run of it does is a list of events: one in each item of an innermost loop, one at
 the end of each item of the others; every event is noted, with the content of all registered objects, and then added
-to each of them. One event of a run may stop it: by an exception, a kill, or a ``break`` of the loop it is in; before
-or after the objects change.
+to each of them. At some events a counter is told to ``save()``. One event of a run may stop it: by an exception, a
+kill, or a ``break`` of the loop it is in; before or after the objects change.
 
-The model is the contract in a few lines, without files: a save is an assignment. Where the contract leaves a choice,
-the model has a ``Choice``, and a program must agree with one of them in all its runs.
+The model is the contract in a few lines, without files. There is one kind of save: the *moment*, a copy of the tree of
+loops from the outermost one that is running, the *host*, down; it is kept under the host's path. Where the contract
+leaves a choice, the model has a ``Choice``, and a program must agree with one of them in all its runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -32,6 +34,7 @@ class Loop:
     span: int
     objects: int
     inside: list[Loop] = field(default_factory=list)
+    block: bool = False  # the loops inside are in a multi_count block, one in each item
 
     @property
     def each(self) -> bool:
@@ -50,11 +53,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a run stops: at which event, how, and whether the objects have changed by then."""
+    """Where a run stops: at which event, how, and whether the objects have changed by then; and where it saves."""
 
     event: int
     how: str
     changed: bool
+    saves: frozenset[int] = frozenset()
 
 
 class Killed(Exception):
@@ -64,27 +68,30 @@ class Killed(Exception):
 # ------------------------------------------------------------------------------------------ random programs
 
 
-def random_loop(chance: random.Random, depth: int, names: Iterator[int], joint: bool) -> Loop:
+def random_loop(chance: random.Random, depth: int, names: Iterator[int], in_block: bool) -> Loop:
     mode = chance.choice(("plain", "each", "bare", "simple"))
-    objects = 0 if mode == "simple" else chance.choice((0, 0, 1, 2))
-    loop = Loop(f"{next(names)}.tmp", chance.choice((0, 1, 2, 2, 3, 4)), mode, chance.choice((1, 1, 2, 3)), objects)
+    objects = 0 if mode == "simple" else chance.choice((0, 0, 0, 1, 2))
+    span = 1 if mode == "plain" else chance.choice((1, 1, 2, 3))
+    loop = Loop(f"{next(names)}.tmp", chance.choice((0, 1, 2, 2, 3, 4)), mode, span, objects)
     if depth and chance.random() < 0.6:
-        inside = range(chance.choice((1, 1, 2)))
-        loop.inside = [random_loop(chance, depth - 1, names, joint or bool(objects)) for _ in inside]
+        loop.block = not in_block and chance.random() < 0.2
+        inside = range(chance.choice((1, 1, 2, 2, 3)))
+        loop.inside = [random_loop(chance, depth - 1, names, in_block or loop.block) for _ in inside]
         loop.size = min(loop.size, 3)
     return loop
 
 
 def random_program(chance: random.Random) -> Program:
     names = itertools.count()
-    loops = [random_loop(chance, 2, names, False) for _ in range(chance.choice((1, 1, 2, 3)))]
-    return Program(loops, chance.random() < 0.4)
+    several = chance.random() < 0.3
+    loops = [random_loop(chance, 2, names, several) for _ in range(chance.choice((1, 1, 2, 3)))]
+    return Program(loops, several)
 
 
 def random_plan(chance: random.Random, events: int) -> Plan:
-    return Plan(
-        chance.randint(1, events), chance.choice(("stop", "stop", "kill", "kill", "break")), chance.random() < 0.5
-    )
+    saves = frozenset(chance.choices(range(1, events + 1), k=chance.choice((0, 0, 0, 1, 2))))
+    how = chance.choice(("stop", "stop", "kill", "kill", "break"))
+    return Plan(chance.randint(1, events), how, chance.random() < 0.5, saves)
 
 
 # -------------------------------------------------------------------------------------------- the real thing
@@ -95,55 +102,44 @@ def execute(run: Run, program: Program, plan: Plan | None) -> None:
     number = itertools.count(1)
     api = run.api
 
-    def event(label: Any, objects: list[list[Any]], may_break: bool) -> bool:
+    def event(label: Any, objects: list[list[Any]], counter: Any) -> bool:
         """Note it and change the objects; True for ``break``."""
-        here = plan if plan and next(number) == plan.event else None
+        n = next(number)
+        here = plan if plan and n == plan.event else None
         run.item((label, tuple(map(tuple, objects))))
         if not (here and not here.changed):
             for one in objects:
                 one.append(label)
+        if plan and n in plan.saves and counter is not None:
+            counter.save()
         if here and here.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if here and here.how == "break" and may_break:
-            return True
-        if here:
+        if here and here.how == "stop":
             raise Stop("here")
-        return False
+        return here is not None
 
-    def items(loop: Loop, iterable: Any, around: tuple[Any, ...], objects: list[list[Any]], joint: bool) -> None:
+    def items(loop: Loop, counter: Any, iterable: Any, around: tuple[Any, ...], objects: list[list[Any]]) -> None:
         for i in iterable:
             label = (*around, (loop.path, i))
-            for inner in loop.inside:
-                whole(inner, label, objects, joint or bool(loop.objects))
-            if event(label, objects, not joint):
+            with api.multi_count() if loop.block else contextlib.nullcontext():
+                for inner in loop.inside:
+                    whole(inner, label, objects)
+            if event(label, objects, counter):
                 break
 
-    def whole(loop: Loop, around: tuple[Any, ...], objects: list[list[Any]], joint: bool) -> None:
+    def whole(loop: Loop, around: tuple[Any, ...], objects: list[list[Any]]) -> None:
         path = run.folder / loop.path
         if loop.mode == "simple":
-            items(loop, api.simple_counter(path, range(loop.size), save_span=loop.span), around, objects, joint)
+            items(loop, None, api.simple_counter(path, range(loop.size), save_span=loop.span), around, objects)
             return
         counter = api.enable_counter(path, each_save=loop.each, save_span=loop.span)
-        if loop.mode == "bare":
-            mine = registered(counter, loop)
-            items(loop, counter(range(loop.size)), around, objects + mine, joint)
-            return
-        with counter:
-            mine = registered(counter, loop)
-            items(loop, counter(range(loop.size)), around, objects + mine, joint)
+        with counter if loop.with_block else contextlib.nullcontext():
+            mine = [counter.save_load_object([], run.folder / f"{loop.path}.{n}.pickle") for n in range(loop.objects)]
+            items(loop, counter, counter(range(loop.size)), around, objects + mine)
 
-    def registered(counter: Any, loop: Loop) -> list[list[Any]]:
-        return [counter.save_load_object([], run.folder / f"{loop.path}.{n}.pickle") for n in range(loop.objects)]
-
-    def everything() -> None:
+    with api.multi_count() if program.several else contextlib.nullcontext():
         for loop in program.loops:
-            whole(loop, (), [], False)
-
-    if program.several:
-        with api.multi_count():
-            everything()
-    else:
-        everything()
+            whole(loop, (), [])
 
 
 # ------------------------------------------------------------------------------------------------- the model
@@ -162,23 +158,34 @@ CHOICES = [Choice(*flags) for flags in itertools.product((False, True), repeat=2
 
 @dataclass
 class Entry:
-    """What is known of a loop: where it is, its objects, and the loops inside its current item."""
+    """What is known of a loop: where it is, its objects, and the loops inside its current item.
+
+    `state` is made, or read from the disk; running, or failed; left, that is broken off without a ``with``; ended.
+    """
 
     loop: Loop
+    objects: list[list[Any]]
     position: int = 0
-    ended: bool = False
-    objects: list[list[Any]] = field(default_factory=list)
+    state: str = "made"
+    in_block: bool = False  # in a multi_count block that is not over
     inside: dict[str, Entry] = field(default_factory=dict)
-    around: dict[str, int] = field(default_factory=dict)
 
-    def copied(self) -> Entry:
-        inside = {path: entry.copied() for path, entry in self.inside.items()}
-        return replace(self, objects=[list(one) for one in self.objects], inside=inside, around=dict(self.around))
-
-    def below(self) -> Iterator[Entry]:
+    def tree(self) -> Iterator[Entry]:
+        yield self
         for entry in self.inside.values():
-            yield entry
-            yield from entry.below()
+            yield from entry.tree()
+
+    def copied(self, skips: bool) -> Entry:
+        """As it is saved. What has ended is in it only where it is skipped when its outer item runs again."""
+        kept = (entry for entry in self.inside.values() if skips or entry.in_block or entry.state != "ended")
+        inside = {entry.loop.path: entry.copied(skips) for entry in kept}
+        state = "ended" if self.state == "ended" else "made"
+        return replace(self, objects=[list(one) for one in self.objects], state=state, inside=inside)
+
+    def end(self) -> None:
+        """Its work is done."""
+        self.state = "ended"
+        self.inside.clear()
 
 
 class Model:
@@ -194,7 +201,7 @@ class Model:
         self.trace, self._plan, self._stack = [], plan, list[Entry]()
         try:
             for loop in self.program.loops:
-                self._whole(loop, ())
+                self._whole(loop, (), self.program.several)
         except Stop:
             return "stopped"
         except Killed:
@@ -203,47 +210,49 @@ class Model:
             self.disk.clear()
         return "done"
 
-    def _root(self) -> Entry | None:
-        """The outermost running loop that has something registered."""
-        return next((entry for entry in self._stack if entry.loop.objects), None)
-
-    def _whole(self, loop: Loop, around: tuple[Any, ...]) -> None:
-        joint = self._root() is not None
-        entry = self._opened(loop, joint)
-        if entry.ended:
+    def _whole(self, loop: Loop, around: tuple[Any, ...], in_block: bool) -> None:
+        entry = self._opened(loop, in_block)
+        if entry.state == "ended":
             return
+        entry.state = "running"
         self._stack.append(entry)
         try:
-            broken = self._items(entry, around, joint)
-        except Stop as stop:
-            self._fail(entry, stop)
+            broken = self._items(entry, around)
+        except Stop:
+            if loop.with_block:
+                self._fail()
             raise
+        else:
+            if broken and not loop.with_block:
+                entry.state = "left"
+            else:
+                self._end(entry)
         finally:
             self._stack.pop()
-        if not broken or loop.with_block:
-            self._end(entry, joint)
 
-    def _opened(self, loop: Loop, joint: bool) -> Entry:
-        fresh = Entry(loop, 0, False, [[] for _ in range(loop.objects)])
-        if joint:
-            return self._stack[-1].inside.setdefault(loop.path, fresh)
-        now = {entry.loop.path: entry.position for entry in self._stack}
-        saved = self.disk.get(loop.path)
-        if saved and any(saved.around.get(path, position) != position for path, position in now.items()):
-            del self.disk[loop.path]  # out of date
-            saved = None
-        entry = saved.copied() if saved else fresh
-        entry.around = now
-        return entry
+    def _opened(self, loop: Loop, in_block: bool) -> Entry:
+        """The entry as it was saved, if all loops around it are at the items at which it was."""
+        fresh = Entry(loop, [[] for _ in range(loop.objects)], in_block=in_block)
+        if not self._stack:
+            saved = self.disk.get(loop.path)
+            return saved.copied(skips=True) if saved else fresh
+        inside = self._stack[-1].inside
+        for other in inside.values():
+            if other.state == "left" and other.loop is not loop:
+                other.end()
+        return inside.setdefault(loop.path, fresh)
 
-    def _items(self, entry: Entry, around: tuple[Any, ...], joint: bool) -> bool:
+    def _items(self, entry: Entry, around: tuple[Any, ...]) -> bool:
         loop = entry.loop
         for i in range(entry.position, loop.size):
             entry.position = i
             label = (*around, (loop.path, i))
             for inner in loop.inside:
-                self._whole(inner, label)
-            if self._event(label, not joint):
+                self._whole(inner, label, self.program.several or loop.block or entry.in_block)
+            for inside in entry.inside.values() if loop.block else ():
+                inside.end()
+                inside.in_block = False
+            if self._event(label):
                 return True
             entry.position = i + 1
             entry.inside.clear()
@@ -251,57 +260,43 @@ class Model:
                 self._save()
         return False
 
-    def _event(self, label: Any, may_break: bool) -> bool:
+    def _event(self, label: Any) -> bool:
         objects = [one for entry in self._stack for one in entry.objects]
         self.trace.append((label, tuple(map(tuple, objects))))
         here = self._plan if self._plan and len(self.trace) == self._plan.event else None
         if not (here and not here.changed):
             for one in objects:
                 one.append(label)
+        if self._plan and len(self.trace) in self._plan.saves and self._stack[-1].loop.mode != "simple":
+            self._save()
         if here and here.how == "kill":
             raise Killed
-        if here and here.how == "break" and may_break:
-            return True
-        if here:
-            stop = Stop("here")
-            root = self._root()
-            moment = self._stack[self._stack.index(root) :] if root else []
-            ended = [*root.below()] if root and self.choice.ended_counts else []
-            stop.each = any(entry.loop.each for entry in (*moment, *ended))  # type: ignore[attr-defined]
-            raise stop
-        return False
+        if here and here.how == "stop":
+            raise Stop("here")
+        return here is not None
 
     def _save(self) -> None:
-        """The innermost running loop saves: itself, or the whole moment."""
-        entry = self._root() or self._stack[-1]
-        self.disk[entry.loop.path] = entry.copied()
-        if entry is self._stack[-1]:
-            self._forget_inside(entry.loop)
+        """Save the moment."""
+        host = self._stack[0]
+        self.disk[host.loop.path] = host.copied(self._is_registered())
 
-    def _forget_inside(self, loop: Loop) -> None:
-        for inner in loop.inside:
-            self.disk.pop(inner.path, None)
-            self._forget_inside(inner)
+    def _is_registered(self) -> bool:
+        return any(entry.objects for entry in self._stack[0].tree())
 
-    def _fail(self, entry: Entry, stop: Any) -> None:
-        """A ``with`` ends by an exception."""
-        root = self._root()
-        if not entry.loop.with_block or (root and stop.each):
-            return
-        saved = root or entry
-        self.disk[saved.loop.path] = saved.copied()
+    def _fail(self) -> None:
+        """A ``with`` ends by an exception: all as it is, unless objects are halfway through an item of a boundary."""
+        states = {"running", "ended"} if self.choice.ended_counts else {"running"}
+        has_boundary = any(entry.loop.each for entry in self._stack[0].tree() if entry.state in states)
+        if not (has_boundary and self._is_registered()):
+            self._save()
 
-    def _end(self, entry: Entry, joint: bool) -> None:
+    def _end(self, entry: Entry) -> None:
         """The end of the work of one loop."""
-        entry.ended = True
-        if joint:
+        entry.end()
+        if len(self._stack) > 1:
             if entry.loop.each or self.choice.end_is_saved:
-                root = self._root()
-                assert root
-                self.disk[root.loop.path] = root.copied()
-            return
-        self._forget_inside(entry.loop)
-        if self.program.several:
-            self.disk[entry.loop.path] = entry.copied()
+                self._save()
+        elif self.program.several:
+            self._save()
         else:
             self.disk.pop(entry.loop.path, None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import figures
-from .harness import Child, Outcome, Run, attempt, listing, py_restart, restore, start
+from .harness import Child, Outcome, Run, attempt, descriptors, listing, py_restart, restore, start
 from .model import CHOICES, Model, Plan, Program, execute, random_plan, random_program
 
 
@@ -41,6 +41,7 @@ def play(seed: int, folder: Path) -> int:
         plans.append(random_plan(chance, len(probe.trace) + 1))
     plans.append(None)
     restore(folder, {})
+    before, killed = descriptors(), set[str]()
     done: list[str] = []
     for plan in plans:
         outcome = run_real(program, plan, folder)
@@ -52,9 +53,11 @@ def play(seed: int, folder: Path) -> int:
         models = [model for model, answer in zip(models, answers, strict=True) if answer == found]
         if not models:
             raise AssertionError(story + explain(found, answers[0]))
-        if outcome.end == "stopped":
-            hidden = [name for name in listing(folder) if name.startswith(".")]
-            assert not hidden, f"{story}left behind by an exception: {hidden}"
+        hidden = {name for name in listing(folder) if name.startswith(".")}
+        if outcome.end != "killed":
+            assert hidden <= killed, f"{story}left behind without a kill: {hidden - killed}"
+            assert descriptors() == before, f"{story}left open: {sorted(descriptors() - before)}"
+        killed = hidden  # a kill may leave something of a loop that does not run again in the next run
         done.append(f"{plan} -> {outcome.end}")
     assert listing(folder) == {}, f"{story}left behind: {sorted(listing(folder))}"
     return len(plans)

@@ -6,12 +6,15 @@ And the proof that the model needs each flush of the package.
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import itertools
 import os
 import shutil
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +25,9 @@ import pytest
 import py_restart
 
 from . import figures
-from .disk import Content, Disk, Recorder
+from .disk import Content, Disk, Folders, Recorder
 from .harness import Child, Job, Run, attempt, listing, restore
-from .jobs import JOBS, each, job
+from .jobs import JOBS, each, inner_pairs, job
 
 PACKAGE = Path(py_restart.__file__).parent
 
@@ -49,31 +52,53 @@ def stopped(run: Run) -> None:
         run.result(None)
 
 
+def by_hand(run: Run) -> None:
+    """A position that the program saves by itself, within the first second."""
+    with run.api.enable_counter(run.folder / "run.tmp") as counter:
+        for i in counter(range(4)):
+            run.item(i)
+            if i == 2:
+                counter.save()
+                run.tell("saved", i)
+        run.result(None)
+
+
+def rows(run: Run) -> None:
+    """A loop in a loop whose inner loops are over within a second."""
+    for i in run.api.simple_counter(run.folder / "outer.tmp", range(4)):
+        for j in run.api.simple_counter(run.folder / "inner.tmp", range(3)):
+            run.item((i, j))
+    run.result(None)
+
+
+def nothing(last: int) -> set[str]:
+    return set()
+
+
 @dataclass(frozen=True)
 class Cut:
     """A job, and what its saves promise while ``seconds`` pass with each item.
 
-    A save with objects is promised at once. One of a position alone is, where the last flush is more than a second
-    old, and where it is the first of its run: of a job whose items take no time only that first one is counted.
+    A save with objects is promised at once. One of a position alone is, where the last flush, or the start, is more
+    than a second old: of a job whose items take no time, none.
     """
 
     job: Job
-    seconds: float = 0.0
+    seconds: float = 2.0
     promised: Callable[[int], int] | None = None  # from the item that runs to the one that may run first
-    unsaved: Callable[[int], set[str]] = lambda last: set()  # which files hold no save yet, while this item runs
+    unsaved: Callable[[int], set[str]] = nothing  # which files hold no promised save yet, while this item runs
+    kind: str = ""
+    kills: int = 0  # how many moments are tried at which the process is killed before the power is cut
+    starts_threads: bool = True
+    renames_folders: bool = True
 
     @property
     def name(self) -> str:
-        return self.job.name + ("" if self.seconds else "_quickly")
+        return self.job.name + self.kind
 
 
 def jobs_named(*names: str) -> list[Job]:
     return [job for name in names for job in JOBS if job.name == name]
-
-
-def inner_unsaved(last: int) -> set[str]:
-    """Of `nested`: nothing is saved by the inner loop in its first item, nor when it may have ended."""
-    return {"inner.tmp"} if last % 3 != 1 else set()
 
 
 def several_unsaved(last: int) -> set[str]:
@@ -81,29 +106,54 @@ def several_unsaved(last: int) -> set[str]:
     return {("one.tmp", "two.tmp", "three.tmp", "")[(last + 1) // 2]}
 
 
+def several_unsaved_quickly(last: int) -> set[str]:
+    """The same where nothing is flushed but for the object of the second loop, and then the first loop as well."""
+    return {"one.tmp", "two.tmp", "three.tmp"} if last < 3 else {"three.tmp"}
+
+
+ROWS = job(rows, [(i, j) for i in range(4) for j in range(3)], None, "outer.tmp")
+STOPPED = job(stopped, range(4), None, "run.tmp", each(), 1)
 CUTS = [
-    *(Cut(job, 2.0) for job in jobs_named("positions", "every_second", "on_failure", "ended_by_break")),
-    Cut(jobs_named("positions")[0], 0.0, lambda index: min(index, 1)),
-    Cut(job(stopped, range(4), None, "run.tmp", None, 1)),
+    *map(Cut, jobs_named("positions", "every_second", "on_failure", "ended_by_break", "after_the_loop")),
+    *map(Cut, jobs_named("objects_and_functions", "joint", "joint_on_failure", "joint_deep", "forgotten", "growing")),
+    *map(Cut, jobs_named("nested_on_failure", "nested_several", "nested_object")),
+    # The outer boundary comes right behind the end of the inner loop, whose last save was flushed just now.
+    *(Cut(job, promised=inner_pairs(3)) for job in jobs_named("nested")),
+    *(Cut(job, unsaved=several_unsaved) for job in jobs_named("several")),
+    *(Cut(job, unsaved=lambda last: {"two.tmp"}) for job in jobs_named("several_on_failure")),
+    Cut(job(large, range(3), [0, 1, 2], "run.tmp done.pickle", each())),
+    Cut(STOPPED),
+    # What is promised where items take less than a second: the flush that comes next, and objects at once.
+    *(Cut(job, 0.0, lambda index: 0, kind="_quickly") for job in (*jobs_named("positions"), STOPPED)),
+    *(Cut(job, 0.6, lambda index: index // 2 * 2, kind="_slowly") for job in (*jobs_named("positions"), STOPPED)),
+    Cut(ROWS, 0.3, lambda index: index // 6 * 6),
+    Cut(job(by_hand, range(4), None, "run.tmp"), 0.0),
+    *(Cut(job, 0.0, kind="_quickly") for job in jobs_named("on_failure", "joint", "nested_object", "forgotten")),
     *(
-        Cut(job, 2.0)
-        for job in jobs_named("objects_and_functions", "joint", "joint_on_failure", "joint_deep", "forgotten")
+        Cut(job, 0.0, lambda index: (0, 0, 0, 3, 4, 4)[index], several_unsaved_quickly, "_quickly")
+        for job in jobs_named("several")
     ),
-    *(Cut(job, 2.0, unsaved=inner_unsaved) for job in jobs_named("nested", "nested_on_failure")),
-    *(Cut(job, 2.0, unsaved=several_unsaved) for job in jobs_named("several")),
-    *(Cut(job, 2.0, unsaved=lambda last: {"two.tmp"}) for job in jobs_named("several_on_failure")),
-    Cut(job(large, range(3), [0, 1, 2], "run.tmp done.pickle", each()), 2.0),
 ]
-
-
-WITH_BLOCK = {
-    "ended_by_break",
-    "several",
-    "joint_deep",
-    "forgotten",
-    "on_failure",
-    "stopped_quickly",
-}  # the result comes before the removal
+KILLED = jobs_named("positions", "ended_by_break", "objects_and_functions", "nested_object", "joint_on_failure")
+CUTS += [
+    *(Cut(job, kills=12, kind="_killed") for job in KILLED),
+    Cut(jobs_named("positions")[0], 0.6, lambda index: index // 2 * 2, kind="_slowly_killed", kills=12),
+    Cut(CUTS[-1].job, 0.0, CUTS[-1].promised, CUTS[-1].unsaved, "_quickly_killed", kills=12),
+    *(Cut(job, renames_folders=False, kind="_overlay", kills=4) for job in jobs_named("ended_by_break")),
+    *(Cut(cut.job, kind="_threadless", starts_threads=False) for cut in CUTS if cut.job.function is large),
+]
+# The jobs whose work ends with the loop, before they tell their result.
+BARE = {
+    "positions",
+    "every_second",
+    "objects_and_functions",
+    "joint",
+    "nested",
+    "nested_object",
+    "growing",
+    "large",
+    "rows",
+}
 MOST_STATES = 1_000  # of one job; of more, every second, third ... is tried
 MOST_LARGE_STATES = 40
 
@@ -116,8 +166,8 @@ class State:
     earliest: int  # the item that may run first
     started: frozenset[int]  # the items that had been started
     seen: frozenset[Any]  # the stops that were behind it
-    unsaved: frozenset[str]  # files for which nothing had been promised: their start may not have reached the disk
-    over: bool = False  # the job had ended: the next run is a new one
+    unsaved: frozenset[str]  # files for which nothing had been promised: they may be empty, or cut short
+    over: bool = False  # the job had ended, on the device too: the next run is a new one
 
 
 def load(package: Path) -> Any:
@@ -128,79 +178,122 @@ def load(package: Path) -> Any:
     return importlib.import_module("py_restart")
 
 
-def record(cut: Cut, folder: Path, content: Content, seen: frozenset[Any], package: Path) -> tuple[Any, ...]:
-    """Run the job once and return what happened to its files; the clock jumps with each item."""
-    restore(folder, content)
+class Story:
+    """What is known of a job while it runs, stops, is killed and runs again: what it was promised."""
+
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
+        self.seen: set[Any] = set()
+        self._started: set[int] = set()
+        self._earliest = 0  # the item that may run first
+        self._is_ended = self._is_over = False  # the work, as far as anybody knows; and on the device
+        self._is_known = False  # something was promised
+        self._is_resumed = False  # what was promised before this run holds until its first boundary
+
+    def take(self, kind: str, what: Any) -> None:
+        """The job has told something."""
+        cut, sequence = self._cut, self._cut.job.sequence
+        promised = cut.promised or cut.job.whole
+        if kind == "item":
+            self._started.add(index := sequence.index(what))
+            self._is_ended = index == len(sequence) - 1 and cut.job.name in BARE
+            if promised:
+                self._earliest = min(promised(index), self._earliest if self._is_resumed else index)
+            self._is_resumed = False
+        elif kind == "saved":
+            self._earliest = sequence.index(what)
+        elif kind == "seen":
+            self.seen.add(what)
+        elif kind == "result":
+            self._is_ended = True
+        elif kind == "end" and what == "done":
+            self._is_over = self._is_known
+        elif kind == "end" and what == "stopped":
+            last = max(self._started)
+            self._earliest, self._is_resumed = cut.promised(last) if cut.promised else last, True
+        self._is_known = self._is_known or self._earliest > 0
+
+    def killed(self) -> None:
+        """The process is gone, and the next one starts."""
+        self._earliest = 0 if self._is_ended else self._earliest
+        self._is_ended, self._is_resumed = False, True
+
+    def state(self) -> State:
+        unsaved = self._cut.unsaved(max(self._started, default=-1)) if self._is_known else self._cut.job.names
+        earliest = 0 if self._is_ended else self._earliest
+        return State({}, earliest, frozenset(self._started), frozenset(self.seen), frozenset(unsaved), self._is_over)
+
+
+def record(cut: Cut, folder: Path, folders: Folders, seen: set[Any], package: Path) -> tuple[list[Any], str]:
+    """Run the job once and return what happened to its files, and how it ended; the clock jumps with each item."""
 
     def live(tell: Callable[..., None]) -> tuple[str, str, str]:
-        api = load(package)
-        recorder = Recorder(folder, content)
         jumped = [0.0]
         monotonic = time.monotonic
         time.monotonic = lambda: monotonic() + jumped[0]
+        api = load(package)  # which may take the clock by name
+        recorder = Recorder(folder, folders, cut.renames_folders)
 
         def note(kind: str, what: Any = None) -> None:
             recorder.mark((kind, what))
             jumped[0] += cut.seconds
 
+        if not cut.starts_threads:
+            threading.Thread.start = no_thread
         recorder.install()
-        end = attempt(Run(folder, api, seen, note), cut.job.function)
+        end = attempt(Run(folder, api, frozenset(seen), note), cut.job.function)
         recorder.mark(("end", end[0]))
-        tell("recorded", (recorder.before, recorder.events, end))
+        tell("recorded", recorder.events)
         return end
 
     outcome = Child(live).wait()
     assert outcome.end in ("done", "stopped"), f"{cut.name}: {outcome.error}\n{outcome.trace}"
-    return outcome.told["recorded"][0]
+    return outcome.told["recorded"][0], outcome.end
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def crashes(cut: Cut, folder: Path, package: Path) -> list[State]:
-    """Every state in which a power cut may leave the folder, at any moment of the job."""
+    """Every state in which a power cut may leave the folder, at any moment of the job.
+
+    Also of one that was killed before, at a few moments: what it had written is there for the next run, but it may
+    not be on the device.
+    """
     found: dict[Any, State] = {}
-    content: Content = {}
-    started: set[int] = set()
-    seen: set[Any] = set()
-    earliest, ended, over, stopped, end = 0, False, False, -1, ("stopped", "", "")
-    promised = cut.promised or cut.job.whole
-    while end[0] == "stopped":
-        before, events, end = record(cut, folder, content, frozenset(seen), package)
-        disk = Disk(before)
+    restore(folder, {})
+    moments = follow(cut, folder, Disk(), Story(cut), package, found)
+    for disk, story in moments[:: 1 + len(moments) // cut.kills] if cut.kills else ():
+        restore(folder, disk.now()[0])
+        story.killed()
+        follow(cut, folder, disk, story, package, found)
+    states = list(found.values())
+    return states[:: 1 + len(states) // (MOST_LARGE_STATES if cut.job.function is large else MOST_STATES)]
+
+
+def follow(
+    cut: Cut, folder: Path, disk: Disk, story: Story, package: Path, found: dict[Any, State]
+) -> list[tuple[Disk, Story]]:
+    """Run the job to its end and add all states to those that were found; return what was behind each operation."""
+    moments, end = [], "stopped"
+    while end == "stopped":
+        events, end = record(cut, folder, disk.now()[1], story.seen, package)
         for event in events:
             if event[0] != "mark":
                 disk.take(event)
+                moments += [(copy.deepcopy(disk), copy.deepcopy(story))] if cut.kills else []
             else:
-                kind, what = event[1]
-                if kind == "item":
-                    started.add(index := cut.job.sequence.index(what))
-                    ended = index == len(cut.job.sequence) - 1 and cut.name not in WITH_BLOCK
-                    if promised:
-                        earliest = promised(index)
-                    elif cut.job.inner and index > stopped:
-                        earliest = earliest // cut.job.inner * cut.job.inner
-                elif kind == "seen":
-                    seen.add(what)
-                elif kind == "result":
-                    ended = True
-                elif kind == "end" and what == "done":
-                    over = True
-                elif kind == "end" and what == "stopped":
-                    earliest, ended, stopped = index, False, index
-            unsaved = cut.unsaved(max(started, default=-1))
-            if (not earliest and not ended) or (ended and cut.name == "forgotten"):
-                unsaved |= cut.job.names
-            state = State({}, 0 if ended else earliest, frozenset(started), frozenset(seen), frozenset(unsaved), over)
+                story.take(*event[1])
+            state = story.state()
             for content in disk.states():
                 key = tuple(sorted((name, data is None, hash(data)) for name, data in content.items()))
-                known = found.get(key)
-                if known is None:
-                    found[key] = replace(state, content=content)
-                else:  # the same disk at two moments: what was promised at either holds
-                    known.earliest = max(known.earliest, state.earliest)
-                    known.unsaved &= state.unsaved
-                    known.over |= state.over
-        content = listing(folder)
-    states = list(found.values())
-    return states[:: 1 + len(states) // (MOST_LARGE_STATES if cut.job.function is large else MOST_STATES)]
+                same = found.setdefault(key, replace(state, content=content))
+                # The same disk at two moments: what was promised at either holds.
+                same.earliest = max(same.earliest, state.earliest)
+                same.unsaved &= state.unsaved
+                same.over |= state.over
+    return moments
 
 
 def recover(cut: Cut, folder: Path, states: list[State], package: Path) -> list[str]:
@@ -212,7 +305,10 @@ def recover(cut: Cut, folder: Path, states: list[State], package: Path) -> list[
         wrong = 0
         for number, state in enumerate(states):
             try:
-                judge(cut.job, folder / str(number), state, api)
+                with warnings.catch_warnings():
+                    if state.unsaved:  # an empty file counts as no save
+                        warnings.filterwarnings("ignore", ".*empty", UserWarning)
+                    judge(cut.job, folder / str(number), state, api)
             except AssertionError as error:
                 tell("wrong", f"{cut.name}, state {number}: {error}\nfrom {sorted(state.content)}")
                 wrong += 1
@@ -233,13 +329,13 @@ def judge(job: Job, folder: Path, state: State, api: Any) -> None:
     seen, ran, end = set(state.seen), list[Any](), ("stopped", "", "")
     for attempt_number in itertools.count():
         items, results = list[Any](), list[Any]()
-        take = {"item": items.append, "seen": seen.add, "result": results.append}
+        take = {"item": items.append, "seen": seen.add, "result": results.append, "saved": items.count}
         end = attempt(Run(folder, api, frozenset(seen), lambda kind, what=None, t=take: t[kind](what)), job.function)
         if not attempt_number:
             if end[0] == "error" and any(
                 end[1].startswith(f"RestartError: {folder / name}:") for name in state.unsaved
             ):
-                return  # a start that counts as no save needs no flush: the file may be empty; the error names it
+                return  # what was not promised needs no flush: the file may be cut short; the error names it
             first = job.sequence.index(items[0]) if items else len(job.sequence)
             assert not (state.over and first), f"starts at item {first}, although the job had ended"
             assert first >= state.earliest, f"starts at item {first}, item {state.earliest} was promised"
@@ -256,7 +352,7 @@ def judge(job: Job, folder: Path, state: State, api: Any) -> None:
 states_tried = {"number": 0}
 
 
-QUICK = {"positions", "positions_quickly", "stopped_quickly", "on_failure", "nested"}
+QUICK = {"positions", "positions_quickly", "stopped_slowly", "by_hand", "on_failure", "nested"}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +368,8 @@ def test_a_power_cut_at_any_moment_leaves_a_promised_save_or_a_newer_one(cut: Cu
     states_tried["number"] += len(states)
     wrong = recover(cut, tmp_path / "recovery", states, PACKAGE)
     assert not wrong, "\n\n".join(wrong)
-    assert any(state.earliest for state in states)
+    is_promised = cut.promised is None or any(map(cut.promised, range(len(cut.job.sequence))))
+    assert any(state.earliest for state in states) == is_promised
 
 
 @pytest.mark.long
@@ -288,25 +385,28 @@ def test_the_power_has_been_cut_as_often_as_the_readme_says() -> None:
 
 
 class _Flushes(ast.NodeTransformer):
-    """Finds the calls that flush; replaces the one with the given number."""
+    """Finds the calls that flush; replaces the one with the given number.
+
+    Those of the system, under whatever name, and the statements that call a function with "flush" in its name.
+    """
 
     def __init__(self, number: int = -1) -> None:
         self.number, self.found = number, list[str]()
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        if isinstance(node.value, ast.Name) and node.value.id == "os" and node.attr in ("fsync", "fdatasync"):
-            self.found.append(f"line {node.lineno}: os.{node.attr}")
-            if len(self.found) - 1 == self.number:
-                return ast.copy_location(ast.parse("(lambda fd: None)", mode="eval").body, node)
-        return node
+    def _is_it(self, node: ast.AST) -> bool:
+        self.found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        return len(self.found) - 1 == self.number
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = ast.unparse(node.func).rpartition(".")[2]
+        if name in ("fsync", "fdatasync") and self._is_it(node):
+            return ast.copy_location(ast.Constant(None), node)
+        return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        call = node.value
-        name = ast.unparse(call.func).rpartition(".")[2] if isinstance(call, ast.Call) else ""
-        if "flush" in name:
-            self.found.append(f"line {node.lineno}: {ast.unparse(call)}")
-            if len(self.found) - 1 == self.number:
-                return ast.copy_location(ast.Pass(), node)
+        name = ast.unparse(node.value.func).rpartition(".")[2] if isinstance(node.value, ast.Call) else ""
+        if "flush" in name and self._is_it(node):
+            return ast.copy_location(ast.Pass(), node)
         return self.generic_visit(node)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ JOB = """
             done.append(i)
         print("sum", sum(done))
 """
+
+AS_PID_1 = ["unshare", "--pid", "--fork", "--kill-child"]
 
 
 def assert_goes_on(jobs, tmp_path, first, code=JOB):
@@ -69,6 +72,21 @@ def test_a_job_under_nohup_outlives_the_hang_up_and_obeys_kill(jobs, tmp_path, t
     first.wait_for("item 3")
     first.process.send_signal(signal.SIGHUP)
     assert told_to_stop(first.stop("item 9", signal.SIGTERM), signal.SIGTERM), first.lines
+    assert_goes_on(jobs, tmp_path, first)
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_is_the_first_process_of_its_container_saves_and_goes_on(jobs, tmp_path, told_to_stop, by):
+    """PID 1, which the system spares signals that it has no handler for: in the block it has one, and obeys."""
+    assert shutil.which("unshare"), "unshare is missing: apt-get install util-linux"
+    first = jobs(JOB.replace("import time", "import os, time; assert os.getpid() == 1"), before=AS_PID_1)
+    first.wait_for("item 7")
+    parent = first.process.pid
+    with open(f"/proc/{parent}/task/{parent}/children") as children:
+        [child] = children.read().split()
+    os.kill(int(child), by)
+    assert told_to_stop(first.end(), by), first.lines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["done.pickle", "job.progress"]
     assert_goes_on(jobs, tmp_path, first)
 
 
@@ -126,7 +144,7 @@ def test_a_job_in_a_shell_whose_terminal_is_closed_goes_on_later(jobs, tmp_path,
     read_until(window, b"item 7")
     os.close(window)
     shell.wait(20)
-    wait_until(lambda: is_free(tmp_path / "job.progress"))
+    wait_until(lambda: not (tmp_path / ".job.progress.lock").exists())
     second = jobs(script)
     assert second.end() == 0, second.lines
     assert second.numbers() in (list(range(7, 40)), list(range(8, 40)))
@@ -186,7 +204,7 @@ def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, examples, told_to_st
     script = (folder / "slurm_job.sh").read_text()
     assert "\n#SBATCH --signal=TERM@60\n" in script
     assert "\n#SBATCH --requeue\n" in script
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "4242"}
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "4242", "SECONDS": "2"}
     options = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     printed, ends = [], []
     for by in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, None):
@@ -215,15 +233,3 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def is_free(path):
-    """Whether no process holds the lock of a progress file."""
-    import fcntl
-
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -1,0 +1,57 @@
+"""What the iterable of a loop is recognised by: its length, and a check sum of how its first item prints."""
+
+from __future__ import annotations
+
+import re
+import threading
+from binascii import crc32
+
+__all__ = ["length_of", "mark_of"]
+
+_SCALARS = (int, str, bytes, float, bool, type(None))
+_PATIENCE = 0.05  # seconds that an item may take to print
+_LONGEST = 200  # characters that are looked at of one that prints long
+
+
+def length_of(source: object) -> int | None:
+    """Return the length of an iterable, or None where it has none."""
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError, OverflowError):  # such as a DataLoader over a stream
+        return None
+
+
+def mark_of(item: object) -> str | None:
+    """Return a check sum of how an item prints, or None where that takes long, fails, or may differ from run to run.
+
+    What is of no simple type prints in a thread of its own, which nobody waits for longer than a moment.
+    """
+    parts = item if isinstance(item, tuple | list) else (item,)
+    if len(parts) <= 8 and all(type(part) in _SCALARS for part in parts):
+        return _mark(item)
+    found: list[str | None] = []
+    thread = threading.Thread(target=lambda: found.append(_mark(item)), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no threads here, or too many
+        return None
+    thread.join(_PATIENCE)
+    return found[0] if found else None
+
+
+def _mark(item: object) -> str | None:
+    import reprlib
+
+    class Printer(reprlib.Repr):
+        def repr_instance(self, x: object, level: int) -> str:
+            text = re.sub(r"0x[0-9a-fA-F]+", "", repr(x))  # addresses
+            if "{" in text:
+                raise ValueError("a set, perhaps, which prints in another order in each run")
+            return text[:_LONGEST]
+
+    printer = Printer()
+    printer.maxstring = _LONGEST
+    try:
+        return f"{crc32(printer.repr(item).encode('utf-8', 'backslashreplace')):08x}"
+    except Exception:
+        return None

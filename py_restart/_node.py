@@ -1,0 +1,470 @@
+"""One loop in the tree of its moment: what is registered with it, when it is saved, when its work is done.
+
+A counter that is made while another loop runs in the same thread or task is inside it. The outermost loop is the
+*host*: its progress file holds the tree of all loops that are running, or have ended, inside its current item, and
+whoever saves, saves that tree and all that is registered in it. A loop by itself is a host with nothing inside.
+
+The life of a loop is one state, and what may come next is one table, in `_tree`:
+
+    MADE --begin--> RUNNING --end----> ENDED --finish--> OVER
+      |                |---leave--> LEFT --finish---------^
+      |---------------------------------finish------------^
+
+LEFT: its `for` was left, by `break` or an exception. ENDED: its source is exhausted, its `with` goes on or has failed.
+OVER: its work is done; or its `with` has ended before it had begun.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from . import _scope
+from ._costs import Costs
+from ._errors import RestartError, attach, log, warn, without_ours
+from ._input import mark_of
+from ._journal import Teller
+from ._lock import is_locked_here
+from ._signals import act_on_waiting, held, unwatch, watch
+from ._storage import Storage, require_folder
+from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place
+from ._typing import Any, Moment
+
+__all__ = ["NO_SOURCE", "Node"]
+
+NO_SOURCE = (
+    "a loop cannot be part of the source of another loop, which would draw from it twice; "
+    "nest the two, or zip their sources"
+)
+_users: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()  # who has registered which path
+_entered: dict[int, Node] = {}  # those whose `with` is open
+
+
+class Node(Place):
+    """A loop that is saved.
+
+    Args:
+        path: Its path, absolute and without links.
+        name: The same as the user gave it.
+        each_save: Whether it is saved at boundaries.
+        span: After every how many items.
+        interval: Seconds; a boundary that comes sooner after the last save is passed over.
+    """
+
+    def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
+        around = _around(path, name)
+        super().__init__(path, name, around[-1] if around else None)
+        self.each_save, self._span, self._interval = each_save, span, interval
+        self._in_with = self._is_watching = False
+        self._is_saving = self._saves_again = False
+        self._block: _scope.Block | None = None
+        self._owner: tuple[Any, object] | None = None  # the thread and task that run it
+        self._costs = Costs(name)
+        _require_free(path, name, is_progress=True)
+        if self.parent is None:
+            require_folder(os.path.dirname(path), name)
+            if os.path.exists(path) and not os.path.isfile(path):
+                kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
+                raise RestartError(f"{name}: {kind}")
+            self._storage = Storage(path, name, self.is_busy)
+            self.set_saved(self._storage.newest)
+        else:
+            self._storage = self.host._storage
+            if os.path.lexists(path):
+                raise RestartError(
+                    f"{name}: is there, but this loop is saved in {self.host.name}; move it away, or give another path"
+                )
+            self._require_first_of_its_path()
+            saved = [saved for saved in self.parent.left_inside() if saved["path"] == path]
+            self.set_saved(saved[0] if saved else None)
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether it may be around others: it has not been taken over, and is of this process."""
+        return self._storage.is_of_this_process and not self._storage.is_lost
+
+    def is_busy(self) -> bool:
+        """Whether its loop is running in another live thread."""
+        thread = self._owner[0] if self._owner is not None else None
+        return self.state == RUNNING and thread is not _scope.owner()[0] and bool(thread and thread.is_alive())
+
+    @property
+    def _is_in_block(self) -> bool:
+        """Whether a `multi_count` block, which is not over yet, keeps its files."""
+        return self._block is not None and not self._block.is_over
+
+    def is_kept_when_over(self) -> bool:
+        """Whether a record tells of it although its work is done."""
+        return self._is_in_block
+
+    # What the loop asks for.
+
+    def begin(self, run: Any) -> Callable[[int], object] | None:
+        """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
+        act_on_waiting()
+        self._require_current()
+        if self.state == OVER:
+            raise RestartError(f"{self.name}: its with block has ended; run the loop inside it")
+        self._require_same_loops_around()
+        self._compare_length(run.length)
+        if not (self._in_with or self.each_save):
+            warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
+        self.take_up()
+        self._block = _scope.config.parent
+        if self._block is not None:
+            self._block.enter(self)
+        for other in self.parent.current_inside() if self.parent is not None else ():
+            if other.state == LEFT and other._block is self._block:
+                other.go("finish")
+        self.go("begin")
+        self.run, self.length, self._owner = run, run.length, _scope.owner()
+        _scope.start_running(self._owner, self)
+        self._storage.stop_telling()
+        self._log_start()
+        self._costs = Costs(self.name)
+        if not self.each_save:
+            return None
+        return self._save_in_time if self._interval else Teller(self._tell).write
+
+    def meet(self, item: object) -> None:
+        """Look at the first item of the whole iterable: is it the one that was there before?"""
+        mark = mark_of(item)
+        if None not in (mark, self.first) and mark != self.first:
+            warn(
+                f"{self.name}: saved with an iterable that had another first item; if this is another input, give it "
+                "a path of its own"
+            )
+        self.first = mark or self.first
+
+    def end(self) -> None:
+        """The source is exhausted. In a `with`, the block goes on."""
+        if self.state == RUNNING:
+            self.require_in_turn()
+            self.go("end")
+            self._costs.pass_by(self.position, self._span)
+            if not self._in_with:
+                self._finish(self.each_save)
+            elif self.each_save and not self.is_finished:
+                self._save(close=bool(self._interval))
+            self._costs.judge()
+            log("INFO", f"{self.path}: done at position {self.position}")
+
+    def leave(self) -> None:
+        """The `for` has been left. Without a `with` nobody else lets go of the file."""
+        if self.state == RUNNING:
+            self.go("leave")
+        super().leave()
+        if self._owner is not None:
+            _scope.stop_running(self._owner, self)
+        elif self.parent is None and not self._in_with:  # it could not begin
+            self._storage.release()
+        self._release_if_idle()
+
+    # What the user asks for.
+
+    def enter(self) -> None:
+        """The `with` begins."""
+        if self._in_with or self.state != MADE:
+            raise RestartError(f"{self.name}: this counter was used already; make another counter")
+        if not _entered:
+            import atexit
+
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        try:
+            with held():
+                self._in_with, self._is_watching = True, watch()
+                _entered[id(self)] = self
+        except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
+            with held():
+                self._leave_with()
+            raise
+
+    def _leave_with(self) -> bool:
+        """Return whether there was one to leave: the interpreter may have ended it already."""
+        is_watching, self._is_watching, self._in_with = self._is_watching, False, False
+        if is_watching:
+            unwatch()
+        return _entered.pop(id(self), None) is not None
+
+    def close(self, error: BaseException | None) -> None:
+        """The `with` ends."""
+        with held():
+            try:
+                if not self._leave_with():
+                    return
+                if self.state == MADE:
+                    self.go("finish")
+                elif error is not None:
+                    self._save_after(error)
+                elif self.state in (LEFT, ENDED):
+                    self._finish(self.each_save and (self.state == LEFT or not self.host.is_rich()))
+            finally:
+                if error is not None:
+                    without_ours(error)
+                self._release_if_idle(has_failed=error is not None)
+
+    def register(self, states: Sequence[Any]) -> None:
+        """Register what is saved with the position, and load what was saved of it."""
+        self._require_current()
+        if self.state != MADE:
+            raise RestartError(f"{self.name}: its loop has begun; register before the loop")
+        used = {state.path for state in self.states}
+        for state in states:
+            if state.path in used:
+                raise RestartError(f"{state.path}: registered twice; give each object and function a path of its own")
+            used.add(state.path)
+            require_folder(os.path.dirname(state.path), state.name)
+            if state.path == self.path:
+                raise RestartError(f"{state.name}: the path of the progress itself; give another one")
+            _require_free(state.path, state.path, is_progress=False)
+        saved = self.saved["files"] if self.saved else {}
+        for state in states:
+            self._storage.take_up(state, saved.get(state.path))
+            if self.saved and state.path not in saved:
+                warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
+        self.states += states
+        _users.update({state.path: self for state in states})
+
+    def save_now(self) -> None:
+        """Save the moment as it is."""
+        if self._storage.is_of_this_process:
+            self._require_own_thread()
+            if OVER in (self.state, self.host.state):
+                raise RestartError(f"{self.name}: its work is done; make another counter")
+            self._require_current()
+            self.take_up()
+            self.require_in_turn()
+            self._look()
+            self._save(flush=True)
+
+    def forget(self) -> None:
+        """Delete the progress and all that was saved with it."""
+        if not self._storage.is_of_this_process:
+            return
+        self._require_own_thread()
+        self.forget_tree()
+        if self.parent is not None:
+            self.parent.forget_saved(self)
+            if self._storage.newest is not None:
+                self.host._save(without=self)
+        else:
+            self._storage.remove(is_done=self.state not in (MADE, RUNNING) and not self._in_with)
+
+    def leave_block(self, is_over: bool) -> None:
+        """The `multi_count` block has ended; where its work is over, so is this loop's."""
+        if self.state == RUNNING and self._owner != _scope.owner():
+            return  # it goes on in a task that has outlived the block
+        if self.parent is not None:
+            if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
+                self.host._save()
+        elif is_over and self.is_tracked:
+            self._storage.remove()
+        else:
+            self._storage.release()
+
+    # Checks.
+
+    def _require_current(self) -> None:
+        self._storage.require_current()
+        if not self._storage.is_of_this_process:
+            raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
+
+    def _require_own_thread(self) -> None:
+        if self.is_busy():
+            raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
+
+    def _require_same_loops_around(self) -> None:
+        running = [(loop.path, loop.position) for loop in _scope.running() if loop.is_tracked]
+        if any(loop.run.is_drawing for loop in _scope.running()):
+            raise RestartError(f"{self.name}: {NO_SOURCE}")
+        if running != self.places():
+            raise RestartError(
+                f"{self.name}: the loops around it are not those in which its counter was made; "
+                "make the counter right before its own for, inside the loop around it; "
+                "for a zip, count the zip itself: counter(zip(a, b))"
+            )
+
+    def _require_first_of_its_path(self) -> None:
+        assert self.parent is not None
+        if any(other is not self and other.path == self.path for other in self.parent.current_inside()):
+            raise RestartError(
+                f"{self.name}: used for two loops in one item of {self.parent.name}; give each loop a path of its own"
+            )
+
+    def take_up(self) -> None:
+        """Stand for what was saved from now on; until then, that stays in the moment as it is."""
+        registered = {state.path for state in self.states}
+        for path in sorted((self.saved["files"] if self.saved else {}).keys() - registered):
+            raise RestartError(
+                f"{self.name}: saved with {path}, which is not registered; register it, or to start afresh "
+                f"delete {' and '.join([self.host.name, *self._storage.files()])}"
+            )
+        if self.parent is not None:
+            self._require_first_of_its_path()
+            self.parent.join(self)
+
+    def _compare_length(self, length: int | None) -> None:
+        former = self.saved and self.saved["length"]
+        if length is not None and self.start > length and not self.is_finished:
+            raise RestartError(
+                f"{self.name}: saved at position {self.start}, but the iterable has {length} items; give the iterable "
+                f"it was saved with, or to start afresh delete {' and '.join([self.host.name, *self._storage.files()])}"
+            )
+        if None not in (former, length) and former != length:
+            warn(
+                f"{self.name}: saved with an iterable of {former} items, which has {length} now; if this is another "
+                "input, give it a path of its own"
+            )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it uses may not be used by another counter."""
+        if self.parent is None:
+            return self._storage.is_in_use
+        return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
+
+    # Saving.
+
+    def _save(
+        self,
+        teller: Teller | None = None,
+        flush: bool = False,
+        close: bool = False,
+        without: Place | None = None,
+    ) -> None:
+        """Save the whole moment. A save that is asked for during a save comes right after it."""
+        host = self.host
+        if host._is_saving:
+            host._saves_again = True
+            return
+        host._is_saving, host._saves_again = True, False
+        try:
+            for _ in range(2):
+                is_rich, records = host.is_rich(), dict[Any, Moment]()
+                moment = host.record(is_rich, records, without)
+                states = {state.path: state for node in records for state in node.states}
+                told = records.get(self, moment)
+                self._storage.save(moment, told, states, teller=teller, flush=flush, close=close)
+                if not host._saves_again:
+                    break
+        finally:
+            host._is_saving = False
+            host._release_if_idle()
+
+    def _look(self) -> None:
+        """Warn of objects that nobody can be changing, at the first save after an item, before it counts."""
+        nodes: list[Any] = [self]
+        while nodes[-1].parent is not None:
+            nodes.append(nodes[-1].parent)
+        if any(node.position > node.start for node in nodes):
+            for state in [state for node in nodes for state in node.states if state.is_out_of_reach()]:
+                warn(
+                    f"{state.path}: nobody but {self.name} refers to this object any more, so no change of it can be "
+                    "saved: change in place what save_load_object has returned, or assign the new value to "
+                    "counter.object"
+                )
+
+    def _tell(self, teller: Teller | None, position: int) -> None:
+        """Save at a boundary, in full."""
+        self.require_in_turn()
+        self._look()
+        self._costs.pass_by(position, self._span)
+        began = monotonic()
+        self._save(teller, close=bool(self._interval))
+        self._costs.note(began)
+        if teller is not None and teller.file >= 0:
+            began = monotonic()
+            teller.write(position)
+            self._costs.quick = monotonic() - began
+        self._costs.judge(at_least=1.0)
+
+    def _save_in_time(self, position: int) -> None:
+        if monotonic() - self._costs.last_save >= self._interval:
+            self._tell(None, position)
+
+    def _save_after(self, error: BaseException) -> None:
+        """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
+        host = self.host
+        if not self.is_tracked or self.state in (MADE, OVER) or host.state == OVER:
+            return
+        if host.is_rich() and any(node.each_save for node in host.tree()):
+            return  # the objects are halfway through an item; the last boundary is whole
+        try:
+            self.require_in_turn()
+            try:
+                self._look()
+            except UserWarning as warning:  # warnings are errors here; this one must not cost the save
+                error.add_note(str(warning))
+            self._save(flush=True)
+        except BaseException as failure:  # a save function may even want to exit
+            attach(error, failure)
+
+    def _finish(self, saves: bool) -> None:
+        """The work is done. `saves`: no save has said so yet."""
+        self.go("finish")
+        if self.parent is not None:
+            if saves and not self.is_finished:
+                self._save()
+        elif self._is_in_block:
+            if not self.is_finished and (saves or not self.each_save):
+                self._save(close=True)
+            self._storage.release(is_kept=True)
+        else:
+            self._storage.remove()
+
+    def _release_if_idle(self, has_failed: bool = False) -> None:
+        """Let go of the file where neither a `for`, a `with` nor a block needs it."""
+        is_needed = self._in_with or (self._is_in_block and not has_failed)
+        if self.parent is None and not is_needed and self.state in (LEFT, ENDED, OVER):
+            self._storage.release()
+
+    def _log_start(self) -> None:
+        of = "" if self.length is None else f" of {self.length}"
+        if self.is_finished:
+            log("INFO", f"{self.path}: finished before, at position {self.start}{of}; skipped")
+        elif self.saved is None:
+            log("INFO", f"{self.path}: starts afresh, at position 0{of}")
+        else:
+            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {_ago(self._storage.age)}")
+
+
+def _around(path: str, name: str) -> list[Node]:
+    """Return the loops around a counter that is made now, the outermost first."""
+    loops: list[Node] = [loop for loop in _scope.running() if loop.is_tracked]
+    for index, loop in enumerate(loops):
+        if loop.path == path:
+            if loop.run.is_driven_here:
+                raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
+            loops = loops[:index]  # run again, while a variable holds what the last run has left
+            break
+    if any(loop.run.is_drawing for loop in loops):
+        raise RestartError(f"{name}: {NO_SOURCE}")
+    return loops
+
+
+def _require_free(path: str, name: str, is_progress: bool) -> None:
+    user = _users.get(path)
+    if (user is not None and user.is_current) or (not is_progress and is_locked_here(path)):
+        raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
+
+
+def _ago(seconds: float) -> str:
+    """Say how long ago something was, in the largest unit of which there are two."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} seconds ago"
+
+
+def _close_all() -> None:
+    """The interpreter ends: save what is still open, held by a variable, as if it ended by an exception."""
+    for node in reversed(list(_entered.values())):
+        if not node.is_busy():
+            node.close(SystemExit("the interpreter ends"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_entered.clear)
