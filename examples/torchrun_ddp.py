@@ -1,7 +1,7 @@
 """Train on several processes with DDP, to the bit: rank 0 saves, and after a failure every rank goes on from there.
 
-Run it with `torchrun --nproc-per-node=2 --max-restarts=3 torchrun_ddp.py`, and `kill -9` one of the two processes that it
-names: torchrun starts both again. With Ctrl-C and the same command again it goes on, too.
+Run it with `torchrun --nproc-per-node=2 --max-restarts=3 torchrun_ddp.py`, and `kill -9` one of the processes that it
+names: torchrun starts all of them again. After Ctrl-C, the same command goes on, too.
 """
 
 import os

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from stat import S_ISREG
 
 from ._typing import Stamp
 
@@ -26,10 +27,12 @@ def _seek_and_write(file: int, data: bytes, at: int) -> int:
     return os.write(file, data)
 
 
+pwrite: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
+
+
 def write_at(file: int, data: bytes, at: int) -> None:
     """Write all of it, or fail."""
-    write: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has no pwrite
-    if write(file, data, at) != len(data):
+    if pwrite(file, data, at) != len(data):
         raise OSError(errno.ENOSPC, "only a part could be written")
 
 
@@ -83,6 +86,14 @@ def replace(source: str, target: str) -> None:
             if not WINDOWS or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
+
+
+def is_file_or_nothing(path: str) -> bool:
+    """Whether a file can be read and written there; told by one look, since another process may delete it."""
+    try:
+        return S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
 
 
 def is_folder(path: str) -> bool:

@@ -45,14 +45,11 @@ class Teller:
         """Save the position. Nothing can come between taking the file and writing to it: no call is in the line."""
         try:
             data = self.tail % (position, position)
-            is_told = _pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due
+            is_told = _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due
         except OSError:  # there is no file, or it fails: in full, it says why
             is_told = False
         if not is_told:
             self.tell(self, position)
-
-
-_pwrite: Callable[[int, bytes, int], object] = getattr(os, "pwrite", _files.write_at)
 
 
 class Journal:
@@ -219,8 +216,8 @@ class Journal:
         self.close()
         self.is_here()
         size = max(template.size, self._size)
-        kept = next((record for record in (self._records[self._last], self._records[1 - self._last]) if record), b"")
         record, is_flushed = template.record(), is_due or bool(self._line)
+        kept = self._records[self._last] or self._records[1 - self._last] or record
         image = b"".join(part.ljust(size - 1) + b"\n" for part in (line, record, kept))
         self._clear_staged()
         try:

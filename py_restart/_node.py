@@ -24,6 +24,7 @@ from time import monotonic
 from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, attach, log, warn, without_ours
+from ._files import is_file_or_nothing
 from ._input import mark_of
 from ._journal import Teller
 from ._lock import is_locked_here
@@ -65,7 +66,7 @@ class Node(Place):
         _require_free(path, name, is_progress=True)
         if self.parent is None:
             require_folder(os.path.dirname(path), name)
-            if os.path.exists(path) and not os.path.isfile(path):
+            if not is_file_or_nothing(path):
                 kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
                 raise RestartError(f"{name}: {kind}")
             self._storage = Storage(path, name, self.is_busy)

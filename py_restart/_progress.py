@@ -77,11 +77,11 @@ class Template:
 class Progress:
     """A progress file as it was read. `moments` and `records` belong together, the newest first."""
 
-    def __init__(self, line: bytes, size: int, found: list[tuple[int, bytes, Moment]]) -> None:
+    def __init__(self, line: bytes, size: int, found: list[tuple[int, bytes, int, Moment]]) -> None:
         self.line, self.size = line, size
-        self.slots = [slot for slot, _, _ in found]
-        self.records = [record for _, record, _ in found]
-        self.moments = [moment for _, _, moment in found]
+        self.slots = [slot for slot, _, _, _ in found]
+        self.records = [record for _, record, _, _ in found]
+        self.moments = [moment for _, _, _, moment in found]
 
 
 def decode(data: bytes, folder: str) -> Progress:
@@ -110,10 +110,10 @@ def decode(data: bytes, folder: str) -> Progress:
         record = data[(1 + slot) * size : (2 + slot) * size]
         moment = _read_record(record[:-1].rstrip(b" "), folder, crc32(line)) if record.endswith(b"\n") else None
         if moment is not None:
-            found.append((slot, record[:-1].rstrip(b" "), moment))
+            found.append((slot, record[:-1].rstrip(b" "), *moment))
     if not found:
         raise ValueError("damaged (neither of its two records is whole)")
-    return Progress(line, size, sorted(found, key=lambda one: -one[2]["save"]))
+    return Progress(line, size, sorted(found, key=lambda one: (one[3]["save"], one[2]), reverse=True))
 
 
 def is_begun(data: bytes) -> bool:
@@ -135,8 +135,8 @@ def _cut_short(data: bytes, whole: int = 0) -> str:
     return f"cut short ({len(data)} of {whole} bytes)" if whole else f"cut short ({len(data)} bytes)"
 
 
-def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
-    """Return what a record says, or None where it is blank or damaged."""
+def _read_record(record: bytes, folder: str, seal: int) -> tuple[int, Moment] | None:
+    """Return the position that a record tells and the moment, or None where it is blank or damaged."""
     import json
     import re
 
@@ -147,7 +147,7 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
     for told in re.finditer(b'(?<="position": )%b(?=,)' % position, text):
         if crc32(text[: told.start()] + _PLACE.encode() + text[told.end() :], seal) == int(check, 16):
             moment: Moment = json.loads(text + b"}")
-            return _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path)))
+            return int(position), _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path)))
     return None
 
 

@@ -148,15 +148,16 @@ def test_no_bare_exception_is_raised():
 
 def test_no_part_of_the_house_is_too_large_to_be_read_at_once():
     """No file over 350 lines, no function over 40, no class over 25 methods."""
-    for path in SOURCES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    sizes = [(path.name, len(path.read_text(encoding="utf-8").splitlines()), 350) for path in SOURCES]
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, functions):
-                assert node.end_lineno - node.lineno < 40, f"{name}: {node.name}"
+                sizes.append((f"{name}: {node.name}", node.end_lineno - node.lineno + 1, 40))
             if isinstance(node, ast.ClassDef):
-                assert sum(isinstance(member, functions) for member in node.body) <= 25, f"{name}: {node.name}"
+                methods = sum(isinstance(member, functions) for member in node.body)
+                sizes.append((f"{name}: {node.name}", methods, 25))
+    assert [(name, size) for name, size, most in sizes if size > most] == []
 
 
 def test_the_modules_import_each_other_in_no_circle():

@@ -80,7 +80,8 @@ def test_it_is_three_lines_of_one_size(folder):
     assert len(lines) == 3 and {len(line) for line in lines} == {512}
     assert data.isascii() and set(data.decode()) <= set(string.printable)
     assert set(json.loads(lines[0])) == FIRST_LINE
-    assert len([record for record in records_of(data) if record]) == 1
+    first, second = records_of(data)
+    assert first == second  # the first save is there twice: one that is cut short leaves the other
     assert all(record for record in records_of(stopped_at(5)))
 
 
@@ -277,11 +278,9 @@ def test_a_record_of_a_life_before_is_never_read(folder, slot):
         assert json.loads(line)["save"] > 2
         mixed = [*new]
         mixed[slot] = line
-        if slot == newest_of(b"".join(new)):
-            with pytest.raises(RestartError, match="damaged"):
-                start_with(b"".join(mixed))
-        else:
-            assert start_with(b"".join(mixed)) == 1
+        assert start_with(b"".join(mixed)) == 1
+        with pytest.raises(RestartError, match="damaged"):
+            start_with(b"".join([new[0], line, line]))
 
 
 def test_records_of_another_file_do_not_count(folder):

@@ -150,7 +150,7 @@ class Choice:
     """What the contract leaves open."""
 
     ended_counts: bool  # an inner loop with each_save that has ended in this item still rules what a failure saves
-    end_is_saved: bool  # the end of an inner loop that does not save by itself is a save of the moment
+    end_is_saved: bool  # the end of an inner loop, or of a block, that does not save by itself is a save of the moment
 
 
 CHOICES = [Choice(*flags) for flags in itertools.product((False, True), repeat=2)]
@@ -249,9 +249,8 @@ class Model:
             label = (*around, (loop.path, i))
             for inner in loop.inside:
                 self._whole(inner, label, self.program.several or loop.block or entry.in_block)
-            for inside in entry.inside.values() if loop.block else ():
-                inside.end()
-                inside.in_block = False
+            if loop.block:
+                self._end_block(entry)
             if self._event(label):
                 return True
             entry.position = i + 1
@@ -259,6 +258,14 @@ class Model:
             if loop.each and (entry.position % loop.span == 0 or entry.position == loop.size):
                 self._save()
         return False
+
+    def _end_block(self, entry: Entry) -> None:
+        """The work of all loops in a ``multi_count`` block is done; a moment no longer skips them."""
+        for inside in entry.inside.values():
+            inside.end()
+            inside.in_block = False
+        if self.choice.end_is_saved or any(inner.each for inner in entry.loop.inside):
+            self._save()
 
     def _event(self, label: Any) -> bool:
         objects = [one for entry in self._stack for one in entry.objects]
