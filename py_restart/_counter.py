@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from ._errors import RestartError, face, warn
-from ._loop import Loop, Run
+from ._loop import Counted, Loop, Run
 from ._node import NO_SOURCE, Node
 from ._signals import shielded
 from ._state import Functions, Object
-from ._tree import Untracked
 from ._typing import Any, T
 
 __all__ = ["CounterClosier", "enable_counter", "simple_counter"]
@@ -42,9 +41,9 @@ class CounterClosier:
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         self._has_loop = False
         if use_tempfile:
-            self._node: Untracked = Node(os.path.realpath(name), name, bool(each_save), self._span, interval)
+            self._node: Counted = Node(name, bool(each_save), self._span, interval)
         else:
-            self._node = Untracked(name)
+            self._node = Counted(name)
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:

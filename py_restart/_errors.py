@@ -56,16 +56,18 @@ def face(function: F) -> F:
         try:
             return function(*arguments, **named)
         except (RestartError, TypeError, ValueError, UserWarning) as error:
-            raise shortened(error) from error.__cause__
+            shorten(error)
+            raise error.with_traceback(None) from error.__cause__
 
     return faced  # type: ignore[return-value]
 
 
-def shortened(error: F) -> F:
-    """Return an error without its traceback, and its cause without our part of it."""
+def shorten(error: BaseException) -> None:
+    """Take the traceback from an error that says all itself, and our part from that of its cause."""
+    if isinstance(error, RestartError | UserWarning):
+        error.__traceback__ = None
     if error.__cause__ is not None:
         without_ours(error.__cause__)
-    return error.with_traceback(None)  # type: ignore[no-any-return]
 
 
 def without_ours(error: BaseException) -> None:

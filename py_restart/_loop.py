@@ -9,56 +9,91 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import compress, islice, repeat
 from operator import length_hint
 from types import CodeType, FrameType, GeneratorType, TracebackType
 
-from ._errors import RestartError, face, shortened
+from ._errors import RestartError, face, shorten
 from ._input import length_of
-from ._typing import Any, Protocol, T
+from ._typing import Any, T
 
-__all__ = ["Loop", "Run"]
+__all__ = ["Counted", "Loop", "Run"]
 
 _END = object()
 _GENERATOR = 0x20  # `inspect.CO_GENERATOR`; to import that takes longer than all of this
 
 
-class Counted(Protocol):
-    """What a loop asks of the counter that counts it."""
+class Counted:
+    """What counts a loop. This one does it as if the library were not there; `_node` has the one that saves."""
 
-    name: str
-    start: int  # the position at which the loop begins
-    is_finished: bool  # nothing is left to run
+    start: int = 0  # the position at which the loop begins
+    is_finished: bool = False  # an earlier run has finished it: nothing is left to run
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.states: list[Any] = []  # what is registered
+        self.run: Run[Any] | None = None  # while it runs
+        self.length: int | None = None
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """The index of the item to run next; inside the loop, of the one that is running."""
+        return self._position if self.run is None else self.run.position
 
     def begin(self, run: Run[Any]) -> Callable[[int], object] | None:
-        """Check that all is as it was; return what saves at a boundary, or None where nothing does."""
+        """Begin; return what saves at a boundary, or None where nothing does."""
+        self.run, self.length = run, run.length
+        return None
 
     def meet(self, item: object) -> None:
         """Look at the first item of the whole iterable."""
 
     def end(self) -> None:
-        """Do what is to be done when the source is exhausted."""
+        """The source is exhausted."""
 
     def leave(self) -> None:
-        """Do what is to be done when the loop is left, in whatever way."""
+        """The `for` is left, in whatever way."""
+        if self.run is not None:
+            self._position, self.run = self.run.position, None
+
+    def enter(self) -> None:
+        """The `with` begins."""
+
+    def close(self, error: BaseException | None) -> None:
+        """The `with` ends."""
+
+    def register(self, states: Sequence[Any]) -> None:
+        """Register what is saved with the position."""
+        self.states += states
+
+    def save_now(self) -> None:
+        """Save."""
+
+    def forget(self) -> None:
+        """Delete what was saved."""
 
     def describe(self) -> str:
-        """Say where the job stands."""
+        """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
+        of = "" if self.length is None else f" of {self.length}"
+        names = ", ".join(state.name for state in self.states)
+        return f"{self.name}: position {self.position}{of}{names and f', with {names}'}"
 
 
 class Run(Iterable["T"]):
     """One iteration of a source: where it is, and the generator that a `for` drives, which is kept nowhere else."""
 
     def __init__(self, counted: Counted, source: Iterable[T] | Callable[[int], Iterable[T]], span: int) -> None:
-        self.counted, self.length = counted, length_of(source)
-        self.is_thrown = False
+        self.counted: Counted = counted
+        self.length: int | None = length_of(source)
         self._source, self._span = source, span
         self._drawn: Callable[[], int] = lambda: counted.start  # how many items were drawn, in this run and before
         self._driver: weakref.ref[GeneratorType[T, None, None]] | None = None
+        self._driven_by: tuple[int, CodeType] | None = None  # the frame of its `for`, which must not live for that
+        self._is_thrown = False  # whoever drives it has thrown an exception in; else the source raised it
         self._is_between = False  # it was left while no item was running
         self._is_left = False
-        self._driven_by: tuple[int, CodeType] | None = None  # the frame of its `for`, which must not live for that
 
     @property
     def position(self) -> int:
@@ -99,67 +134,64 @@ class Run(Iterable["T"]):
         return f"{self.counted.name}: this loop has been run or left; make another counter to go on"
 
     def _drive(self) -> Generator[T, None, None]:
-        frame: Any = sys._getframe(1)
-        while frame.f_back and frame.f_code.co_flags & _GENERATOR:  # such as that of a progress bar
-            frame = frame.f_back
-        self._driven_by = id(frame), frame.f_code
-        del frame  # and all its variables
-        counted, span = self.counted, self._span
-        try:
-            save = counted.begin(self)
-            items, is_first_unknown = self._begun()
-            for item in islice(items, 1 if is_first_unknown else 0):
-                counted.meet(item)
+        self._see_driver(sys._getframe(1))
+        with self:
+            save = self.counted.begin(self)
+            items, is_first_unseen = self._items()
+            span = self._span if save is not None else sys.maxsize
+            for item in islice(items, 1 if is_first_unseen else 0):
+                self.counted.meet(item)
                 try:
                     yield item
                 except BaseException:
-                    self.is_thrown = True
+                    self._is_thrown = True
                     raise
                 if save is not None and span == 1:
                     save(1)
-            if save is None:
-                for item in items:
-                    try:
-                        yield item
-                    except BaseException:
-                        self.is_thrown = True
-                        raise
-            elif span == 1:
+            if save is not None and span == 1:
                 for position, item in enumerate(items, self._drawn() + 1):
                     try:
                         yield item
                     except BaseException:
-                        self.is_thrown = True
+                        self._is_thrown = True
                         raise
                     save(position)
-            else:
-                drawn, boundary = self._drawn(), 0
-                while drawn >= boundary:  # else the source was exhausted before it
-                    if boundary:
-                        save(drawn)
-                    boundary = drawn + span - drawn % span
-                    for item in islice(items, boundary - drawn):
-                        try:
-                            yield item
-                        except BaseException:
-                            self.is_thrown = True
-                            raise
-                    drawn = self._drawn()
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._is_between = not self.is_thrown
-            if isinstance(error, RestartError | UserWarning):
-                raise shortened(error) from error.__cause__
-            raise
-        else:
-            self._is_between = True
-            counted.end()
+                return
+            drawn, boundary = self._drawn(), 0
+            while drawn >= boundary:  # else the source was exhausted before it
+                if save is not None and boundary:
+                    save(drawn)
+                boundary = drawn + span - drawn % span
+                for item in items if save is None else islice(items, boundary - drawn):
+                    try:
+                        yield item
+                    except BaseException:
+                        self._is_thrown = True
+                        raise
+                drawn = self._drawn()
+
+    def _see_driver(self, frame: Any) -> None:
+        while frame.f_back and frame.f_code.co_flags & _GENERATOR:  # such as that of a progress bar
+            frame = frame.f_back
+        self._driven_by = id(frame), frame.f_code
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        """The `for` is over, or has been left."""
+        try:
+            if error is None:
+                self._is_between = True
+                self.counted.end()
+            elif kind is not GeneratorExit:
+                self._is_between = not self._is_thrown
+                shorten(error)
         finally:
             self._drawn, self._is_left = self._drawn().__int__, True
-            counted.leave()
+            self.counted.leave()
 
-    def _begun(self) -> tuple[Iterator[T], bool]:
+    def _items(self) -> tuple[Iterator[T], bool]:
         """Return the items from the start of the loop on, and whether the first of all is still to come unseen.
 
         They come at once where that can be, else by drawing and dropping. Find out what tells how many were drawn.
@@ -192,15 +224,16 @@ class Run(Iterable["T"]):
 
     def _drop(self, items: Iterator[T], number: int, is_met: bool) -> None:
         """Draw what was done, and drop it."""
-        first = next(islice(items, 1), _END) if number and is_met else None
-        left = number - 1 if is_met else number
-        if first is _END or (left > 0 and next(islice(items, left - 1, None), _END) is _END):
-            raise RestartError(
-                f"{self.counted.name}: saved at position {number}, but the iterable ends before; "
-                "give the iterable it was saved with, or to start afresh delete what was saved"
-            )
-        if number and is_met:
-            self.counted.meet(first)
+        for left in (1, number - 1) if number else ():
+            item = next(islice(items, left - 1, None), _END) if left else None
+            if item is _END:
+                raise RestartError(
+                    f"{self.counted.name}: saved at position {number}, but the iterable ends before; give the one it "
+                    "was saved with, or to start afresh delete what was saved"
+                )
+            if left == 1 and is_met:
+                self.counted.meet(item)
+                is_met = False
 
 
 class Loop(Generator["T", None, None]):
@@ -232,10 +265,9 @@ class Loop(Generator["T", None, None]):
     @face
     def __iter__(self) -> Generator[T, None, None]:
         """Hand the driver to the `for`, and keep it nowhere else, so that it goes when the `for` is left."""
-        driver = self._held or iter(self._run)
+        driver, self._held = self._held or iter(self._run), None
         if driver.gi_frame is None:  # `next` has come to its end
             raise RestartError(self._run.was_left())
-        self._held = None
         return driver
 
     def __next__(self) -> T:
@@ -247,7 +279,6 @@ class Loop(Generator["T", None, None]):
 
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
-        self._run.is_thrown = True
         error = value if value is not None else kind() if isinstance(kind, type) else kind
         return self._kept().throw(error if trace is None else error.with_traceback(trace))
 

@@ -1,17 +1,8 @@
-"""One loop in the tree of its moment: what is registered with it, when it is saved, when its work is done.
+"""One loop that is saved: when, with what, and when its work is done. Its life is the table in `_tree`.
 
 A counter that is made while another loop runs in the same thread or task is inside it. The outermost loop is the
 *host*: its progress file holds the tree of all loops that are running, or have ended, inside its current item, and
 whoever saves, saves that tree and all that is registered in it. A loop by itself is a host with nothing inside.
-
-The life of a loop is one state, and what may come next is one table, in `_tree`:
-
-    MADE --begin--> RUNNING --end----> ENDED --finish--> OVER
-      |                |---leave--> LEFT --finish---------^
-      |---------------------------------finish------------^
-
-LEFT: its `for` was left, by `break` or an exception. ENDED: its source is exhausted, its `with` goes on or has failed.
-OVER: its work is done; or its `with` has ended before it had begun.
 """
 
 from __future__ import annotations
@@ -24,14 +15,12 @@ from time import monotonic
 from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, attach, log, warn, without_ours
-from ._files import is_file_or_nothing
-from ._input import mark_of
 from ._journal import Teller
 from ._lock import is_locked_here
 from ._signals import act_on_waiting, held, unwatch, watch
-from ._storage import Storage, require_folder
+from ._storage import Storage, require_file, require_folder
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place
-from ._typing import Any, Moment
+from ._typing import Any
 
 __all__ = ["NO_SOURCE", "Node"]
 
@@ -47,49 +36,53 @@ class Node(Place):
     """A loop that is saved.
 
     Args:
-        path: Its path, absolute and without links.
-        name: The same as the user gave it.
+        name: Its path as the user gave it.
         each_save: Whether it is saved at boundaries.
         span: After every how many items.
         interval: Seconds; a boundary that comes sooner after the last save is passed over.
     """
 
-    def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
-        around = _around(path, name)
+    def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
+        running = _around()
+        self.folder, base = os.path.split(os.path.abspath(name))
+        known = [os.path.dirname(loop.path) for loop in running if loop.folder == self.folder]
+        path = os.path.join(known[0], base) if known else os.path.realpath(name)
+        around = _without(path, name, running)
         super().__init__(path, name, around[-1] if around else None)
         self.each_save, self._span, self._interval = each_save, span, interval
-        self._in_with = self._is_watching = False
-        self._is_saving = self._saves_again = False
+        self._in_with = self._is_watching = self._is_saving = self._saves_again = False
         self._block: _scope.Block | None = None
         self._owner: tuple[Any, object] | None = None  # the thread and task that run it
         self._costs = Costs(name)
         _require_free(path, name, is_progress=True)
         if self.parent is None:
             require_folder(os.path.dirname(path), name)
-            if not is_file_or_nothing(path):
-                kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
-                raise RestartError(f"{name}: {kind}")
+            require_file(path, name)
             self._storage = Storage(path, name, self.is_busy)
             self.set_saved(self._storage.newest)
-        else:
-            self._storage = self.host._storage
-            if os.path.lexists(path):
-                raise RestartError(
-                    f"{name}: is there, but this loop is saved in {self.host.name}; move it away, or give another path"
-                )
-            self._require_first_of_its_path()
-            saved = [saved for saved in self.parent.left_inside() if saved["path"] == path]
-            self.set_saved(saved[0] if saved else None)
+            return
+        self._storage = self.host._storage
+        if os.path.lexists(path):
+            what = f"is there, but this loop is saved in {self.host.name}"
+            raise RestartError(f"{name}: {what}; move it away, or give another path")
+        self.require_first_of_its_path()
+        for saved in self.parent.saved_inside():
+            # One that is at its end has ended: where nothing is registered, it runs again with its item.
+            has_ended = saved["position"] == saved["length"] and not saved["finished"] and not self._storage.files()
+            if saved["path"] == path and (_scope.config.parent is not None or not has_ended):
+                self.set_saved(saved)
 
     @property
     def is_tracked(self) -> bool:
         """Whether it may be around others: it has not been taken over, and is of this process."""
         return self._storage.is_of_this_process and not self._storage.is_lost
 
-    def is_busy(self) -> bool:
-        """Whether its loop is running in another live thread."""
-        thread = self._owner[0] if self._owner is not None else None
-        return self.state == RUNNING and thread is not _scope.owner()[0] and bool(thread and thread.is_alive())
+    @property
+    def is_current(self) -> bool:
+        """Whether what it uses may not be used by another counter."""
+        if self.parent is None:
+            return self._storage.is_in_use
+        return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
 
     @property
     def _is_in_block(self) -> bool:
@@ -100,25 +93,33 @@ class Node(Place):
         """Whether a record tells of it although its work is done."""
         return self._is_in_block
 
+    def is_busy(self) -> bool:
+        """Whether its loop is running in another live thread."""
+        thread = self._owner[0] if self._owner is not None else None
+        return self.state == RUNNING and thread is not _scope.owner()[0] and bool(thread and thread.is_alive())
+
     # What the loop asks for.
 
     def begin(self, run: Any) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         act_on_waiting()
-        self._require_current()
+        self._require_usable()
         if self.state == OVER:
             raise RestartError(f"{self.name}: its with block has ended; run the loop inside it")
-        self._require_same_loops_around()
-        self._compare_length(run.length)
+        if [(loop.path, loop.position) for loop in _around(self.name)] != self.places():
+            what = "the loops around it are not those in which its counter was made"
+            way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
+            raise RestartError(f"{self.name}: {what}; {way_out}")
+        self.compare_length(run.length, self._storage.way_out)
         if not (self._in_with or self.each_save):
             warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
-        self.take_up()
+        self._take_up()
         self._block = _scope.config.parent
         if self._block is not None:
             self._block.enter(self)
         for other in self.parent.current_inside() if self.parent is not None else ():
             if other.state == LEFT and other._block is self._block:
-                other.go("finish")
+                other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.run, self.length, self._owner = run, run.length, _scope.owner()
         _scope.start_running(self._owner, self)
@@ -129,16 +130,6 @@ class Node(Place):
             return None
         return self._save_in_time if self._interval else Teller(self._tell).write
 
-    def meet(self, item: object) -> None:
-        """Look at the first item of the whole iterable: is it the one that was there before?"""
-        mark = mark_of(item)
-        if None not in (mark, self.first) and mark != self.first:
-            warn(
-                f"{self.name}: saved with an iterable that had another first item; if this is another input, give it "
-                "a path of its own"
-            )
-        self.first = mark or self.first
-
     def end(self) -> None:
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == RUNNING:
@@ -148,7 +139,7 @@ class Node(Place):
             if not self._in_with:
                 self._finish(self.each_save)
             elif self.each_save and not self.is_finished:
-                self._save(close=bool(self._interval))
+                self._save()
             self._costs.judge()
             log("INFO", f"{self.path}: done at position {self.position}")
 
@@ -159,9 +150,7 @@ class Node(Place):
         super().leave()
         if self._owner is not None:
             _scope.stop_running(self._owner, self)
-        elif self.parent is None and not self._in_with:  # it could not begin
-            self._storage.release()
-        self._release_if_idle()
+        self._release_if_idle(could_not_begin=self.state == MADE)
 
     # What the user asks for.
 
@@ -169,15 +158,11 @@ class Node(Place):
         """The `with` begins."""
         if self._in_with or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
-        if not _entered:
-            import atexit
-
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)
         try:
             with held():
                 self._in_with, self._is_watching = True, watch()
                 _entered[id(self)] = self
+                _close_all_at_exit()
         except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
             with held():
                 self._leave_with()
@@ -201,7 +186,7 @@ class Node(Place):
                 elif error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    self._finish(self.each_save and (self.state == LEFT or not self.host.is_rich()))
+                    self._finish(self.each_save and (self.state == LEFT or not self.host.is_rich(self.host.tree())))
             finally:
                 if error is not None:
                     without_ours(error)
@@ -209,17 +194,17 @@ class Node(Place):
 
     def register(self, states: Sequence[Any]) -> None:
         """Register what is saved with the position, and load what was saved of it."""
-        self._require_current()
+        self._require_usable()
         if self.state != MADE:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
         used = {state.path for state in self.states}
         for state in states:
             if state.path in used:
                 raise RestartError(f"{state.path}: registered twice; give each object and function a path of its own")
-            used.add(state.path)
-            require_folder(os.path.dirname(state.path), state.name)
             if state.path == self.path:
                 raise RestartError(f"{state.name}: the path of the progress itself; give another one")
+            used.add(state.path)
+            require_folder(os.path.dirname(state.path), state.name)
             _require_free(state.path, state.path, is_progress=False)
         saved = self.saved["files"] if self.saved else {}
         for state in states:
@@ -232,27 +217,25 @@ class Node(Place):
     def save_now(self) -> None:
         """Save the moment as it is."""
         if self._storage.is_of_this_process:
-            self._require_own_thread()
+            self._require_usable()
             if OVER in (self.state, self.host.state):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
-            self._require_current()
-            self.take_up()
+            self._take_up()
             self.require_in_turn()
             self._look()
             self._save(flush=True)
 
     def forget(self) -> None:
         """Delete the progress and all that was saved with it."""
-        if not self._storage.is_of_this_process:
-            return
-        self._require_own_thread()
-        self.forget_tree()
-        if self.parent is not None:
-            self.parent.forget_saved(self)
-            if self._storage.newest is not None:
-                self.host._save(without=self)
-        else:
-            self._storage.remove(is_done=self.state not in (MADE, RUNNING) and not self._in_with)
+        if self._storage.is_of_this_process:
+            self._require_usable()
+            self.forget_tree()
+            if self.parent is None:
+                self._storage.remove(is_done=self.state not in (MADE, RUNNING) and not self._in_with)
+            else:
+                self.parent.forget_saved(self)
+                if self._storage.newest is not None:
+                    self.host._save(without=self)
 
     def leave_block(self, is_over: bool) -> None:
         """The `multi_count` block has ended; where its work is over, so is this loop's."""
@@ -266,76 +249,23 @@ class Node(Place):
         else:
             self._storage.release()
 
-    # Checks.
+    # Saving.
 
-    def _require_current(self) -> None:
+    def _require_usable(self) -> None:
         self._storage.require_current()
         if not self._storage.is_of_this_process:
             raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
-
-    def _require_own_thread(self) -> None:
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
 
-    def _require_same_loops_around(self) -> None:
-        running = [(loop.path, loop.position) for loop in _scope.running() if loop.is_tracked]
-        if any(loop.run.is_drawing for loop in _scope.running()):
-            raise RestartError(f"{self.name}: {NO_SOURCE}")
-        if running != self.places():
-            raise RestartError(
-                f"{self.name}: the loops around it are not those in which its counter was made; "
-                "make the counter right before its own for, inside the loop around it; "
-                "for a zip, count the zip itself: counter(zip(a, b))"
-            )
-
-    def _require_first_of_its_path(self) -> None:
-        assert self.parent is not None
-        if any(other is not self and other.path == self.path for other in self.parent.current_inside()):
-            raise RestartError(
-                f"{self.name}: used for two loops in one item of {self.parent.name}; give each loop a path of its own"
-            )
-
-    def take_up(self) -> None:
-        """Stand for what was saved from now on; until then, that stays in the moment as it is."""
+    def _take_up(self) -> None:
         registered = {state.path for state in self.states}
         for path in sorted((self.saved["files"] if self.saved else {}).keys() - registered):
-            raise RestartError(
-                f"{self.name}: saved with {path}, which is not registered; register it, or to start afresh "
-                f"delete {' and '.join([self.host.name, *self._storage.files()])}"
-            )
-        if self.parent is not None:
-            self._require_first_of_its_path()
-            self.parent.join(self)
+            what = f"saved with {path}, which is not registered"
+            raise RestartError(f"{self.name}: {what}; register it, or {self._storage.way_out}")
+        self.join()
 
-    def _compare_length(self, length: int | None) -> None:
-        former = self.saved and self.saved["length"]
-        if length is not None and self.start > length and not self.is_finished:
-            raise RestartError(
-                f"{self.name}: saved at position {self.start}, but the iterable has {length} items; give the iterable "
-                f"it was saved with, or to start afresh delete {' and '.join([self.host.name, *self._storage.files()])}"
-            )
-        if None not in (former, length) and former != length:
-            warn(
-                f"{self.name}: saved with an iterable of {former} items, which has {length} now; if this is another "
-                "input, give it a path of its own"
-            )
-
-    @property
-    def is_current(self) -> bool:
-        """Whether what it uses may not be used by another counter."""
-        if self.parent is None:
-            return self._storage.is_in_use
-        return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
-
-    # Saving.
-
-    def _save(
-        self,
-        teller: Teller | None = None,
-        flush: bool = False,
-        close: bool = False,
-        without: Place | None = None,
-    ) -> None:
+    def _save(self, teller: Teller | None = None, flush: bool = False, without: Node | None = None) -> None:
         """Save the whole moment. A save that is asked for during a save comes right after it."""
         host = self.host
         if host._is_saving:
@@ -344,11 +274,12 @@ class Node(Place):
         host._is_saving, host._saves_again = True, False
         try:
             for _ in range(2):
-                is_rich, records = host.is_rich(), dict[Any, Moment]()
-                moment = host.record(is_rich, records, without)
-                states = {state.path: state for node in records for state in node.states}
-                told = records.get(self, moment)
-                self._storage.save(moment, told, states, teller=teller, flush=flush, close=close)
+                nodes = [node for node in host.tree() if node is not without]
+                is_rich = host.is_rich(nodes)
+                records = host.record(nodes, is_rich)
+                states = {state.path: state for node in nodes for state in node.states}
+                told = records[self] if self.state != OVER else records[host]
+                self._storage.save(records[host], told, states, teller=teller, flush=flush, close=bool(self._interval))
                 if not host._saves_again:
                     break
         finally:
@@ -364,8 +295,7 @@ class Node(Place):
             for state in [state for node in nodes for state in node.states if state.is_out_of_reach()]:
                 warn(
                     f"{state.path}: nobody but {self.name} refers to this object any more, so no change of it can be "
-                    "saved: change in place what save_load_object has returned, or assign the new value to "
-                    "counter.object"
+                    "saved: change in place what was returned, or assign the new value to counter.object"
                 )
 
     def _tell(self, teller: Teller | None, position: int) -> None:
@@ -374,7 +304,7 @@ class Node(Place):
         self._look()
         self._costs.pass_by(position, self._span)
         began = monotonic()
-        self._save(teller, close=bool(self._interval))
+        self._save(teller)
         self._costs.note(began)
         if teller is not None and teller.file >= 0:
             began = monotonic()
@@ -391,7 +321,8 @@ class Node(Place):
         host = self.host
         if not self.is_tracked or self.state in (MADE, OVER) or host.state == OVER:
             return
-        if host.is_rich() and any(node.each_save for node in host.tree()):
+        nodes = host.tree()
+        if host.is_rich(nodes) and any(node.each_save for node in nodes):
             return  # the objects are halfway through an item; the last boundary is whole
         try:
             self.require_in_turn()
@@ -406,20 +337,22 @@ class Node(Place):
     def _finish(self, saves: bool) -> None:
         """The work is done. `saves`: no save has said so yet."""
         self.go("finish")
+        saves = saves and not self.is_finished
         if self.parent is not None:
-            if saves and not self.is_finished:
+            is_told = self.position == self.length and self.position % self._span == 0 and not self._interval
+            if saves and not (is_told and not self._is_in_block and not self.host.is_rich(self.host.tree())):
                 self._save()
         elif self._is_in_block:
-            if not self.is_finished and (saves or not self.each_save):
-                self._save(close=True)
+            if saves or not (self.each_save or self.is_finished):
+                self._save()
             self._storage.release(is_kept=True)
         else:
             self._storage.remove()
 
-    def _release_if_idle(self, has_failed: bool = False) -> None:
+    def _release_if_idle(self, has_failed: bool = False, could_not_begin: bool = False) -> None:
         """Let go of the file where neither a `for`, a `with` nor a block needs it."""
         is_needed = self._in_with or (self._is_in_block and not has_failed)
-        if self.parent is None and not is_needed and self.state in (LEFT, ENDED, OVER):
+        if self.parent is None and not is_needed and (could_not_begin or self.state in (LEFT, ENDED, OVER)):
             self._storage.release()
 
     def _log_start(self) -> None:
@@ -432,9 +365,16 @@ class Node(Place):
             log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {_ago(self._storage.age)}")
 
 
-def _around(path: str, name: str) -> list[Node]:
-    """Return the loops around a counter that is made now, the outermost first."""
-    loops: list[Node] = [loop for loop in _scope.running() if loop.is_tracked]
+def _around(name: str = "") -> list[Any]:
+    """Return the loops around what is made or begins now, the outermost first; `name`: none may be drawing for it."""
+    loops = [loop for loop in _scope.running() if loop.is_tracked]
+    if name and any(loop.run.is_drawing for loop in loops):
+        raise RestartError(f"{name}: {NO_SOURCE}")
+    return loops
+
+
+def _without(path: str, name: str, loops: list[Any]) -> list[Any]:
+    """Return the loops around a counter with this path."""
     for index, loop in enumerate(loops):
         if loop.path == path:
             if loop.run.is_driven_here:
@@ -458,6 +398,14 @@ def _ago(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{max(0, seconds):.0f} seconds ago"
+
+
+def _close_all_at_exit() -> None:
+    if len(_entered) == 1:
+        import atexit
+
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
 
 def _close_all() -> None:

@@ -33,7 +33,7 @@ from ._progress import files_of, relative
 from ._signals import held
 from ._typing import Any, Moment, Stamp
 
-__all__ = ["Storage", "require_folder"]
+__all__ = ["Storage", "require_file", "require_folder"]
 
 _open: weakref.WeakSet[Storage] = weakref.WeakSet()
 
@@ -98,6 +98,11 @@ class Storage:
     def files(self) -> list[str]:
         """The paths of all that was saved with the progress."""
         return list(files_of(self.newest))
+
+    @property
+    def way_out(self) -> str:
+        """How to start afresh, with the names of all files that would go."""
+        return f"to start afresh delete {' and '.join([self._name, *self.files()])}"
 
     def stop_telling(self) -> None:
         """Let the next save of a position alone describe the moment anew: a loop has begun."""
@@ -341,7 +346,7 @@ class Storage:
         Raises:
             RestartError: it is missing, changed or damaged, or somebody else's; it cannot be loaded, or not be pickled.
         """
-        path, afresh = state.path, f"to start afresh delete {' and '.join([self._name, *self.files()])}"
+        path, afresh = state.path, self.way_out
         with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {afresh}"):
             if stamp is None:
                 self._take_new(path)
@@ -414,6 +419,13 @@ def require_folder(folder: str, name: str) -> None:
         raise RestartError(f"{name}: the folder {folder} does not exist{home}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RestartError(f"{name}: the folder {folder} cannot be written to; give a path in another one")
+
+
+def require_file(path: str, name: str) -> None:
+    """Raise where something stands at `path` that is not a file."""
+    if not _files.is_file_or_nothing(path):
+        kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
+        raise RestartError(f"{name}: {kind}")
 
 
 def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:

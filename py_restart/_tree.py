@@ -1,16 +1,24 @@
-"""The tree of a moment: where a loop is, which loops are inside its current item, and what a record says of them."""
+"""The tree of a moment: where a loop is, which loops are inside its current item, and what a record says of them.
+
+The life of a loop is one state, and what may come next is one table.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
 
-from ._errors import RestartError
+from ._errors import RestartError, warn
+from ._input import mark_of
+from ._loop import Counted
 from ._typing import Any, Moment
 
-__all__ = ["ENDED", "LEFT", "MADE", "OVER", "RUNNING", "Place", "Untracked"]
+__all__ = ["ENDED", "LEFT", "MADE", "OVER", "RUNNING", "Place"]
 
-MADE, RUNNING, LEFT, ENDED, OVER = "made", "running", "left", "ended", "over"
+MADE = "made"  # its loop has not begun
+RUNNING = "running"
+LEFT = "left"  # its `for` was left, by `break` or an exception
+ENDED = "ended"  # its source is exhausted; its `with` goes on, or has failed
+OVER = "over"  # its work is done; or its `with` has ended before it had begun
 _NEXT: dict[str, dict[str, str]] = {
     MADE: {"begin": RUNNING, "finish": OVER},
     RUNNING: {"end": ENDED, "leave": LEFT},
@@ -20,64 +28,7 @@ _NEXT: dict[str, dict[str, str]] = {
 }
 
 
-class Untracked:
-    """A loop that is counted as if this library were not there: it is neither saved nor around anything."""
-
-    start = 0  # the position at which it begins
-    is_finished = False  # it was finished by an earlier run, and is skipped
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.states: list[Any] = []
-        self.run: Any = None  # while it runs
-        self._position = 0
-        self.length: int | None = None
-
-    @property
-    def position(self) -> int:
-        """The index of the item to run next; inside the loop, of the one that is running."""
-        return self._position if self.run is None else int(self.run.position)
-
-    def begin(self, run: Any) -> Callable[[int], object] | None:
-        """Begin; return what saves at a boundary, if anything does."""
-        self.run, self.length = run, run.length
-        return None
-
-    def meet(self, item: object) -> None:
-        """Look at the first item of the whole iterable."""
-
-    def end(self) -> None:
-        """Do what is to be done when the source is exhausted."""
-
-    def leave(self) -> None:
-        """Do what is to be done when the loop is left, in whatever way."""
-        if self.run is not None:
-            self._position, self.run = self.run.position, None
-
-    def enter(self) -> None:
-        """Do what is to be done where the `with` begins."""
-
-    def close(self, error: BaseException | None) -> None:
-        """Do what is to be done where the `with` ends."""
-
-    def register(self, states: Sequence[Any]) -> None:
-        """Register what is saved with the position."""
-        self.states += states
-
-    def save_now(self) -> None:
-        """Save."""
-
-    def forget(self) -> None:
-        """Delete what was saved."""
-
-    def describe(self) -> str:
-        """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
-        of = "" if self.length is None else f" of {self.length}"
-        names = ", ".join(state.name for state in self.states)
-        return f"{self.name}: position {self.position}{of}{names and f', with {names}'}"
-
-
-class Place(Untracked):
+class Place(Counted):
     """The place of a loop in the tree.
 
     Args:
@@ -90,13 +41,13 @@ class Place(Untracked):
         super().__init__(name)
         self.path, self.parent, self.state = path, parent, MADE
         self.item = parent.position if parent is not None else 0  # of the parent's, in which it is
-        self.inside: list[Any] = []  # the loops that have begun inside the item that was running then
-        self.made: weakref.WeakSet[Place] = weakref.WeakSet()  # all that were made inside, and are still there
+        self.made: weakref.WeakSet[Place] = weakref.WeakSet()  # all loops that were made inside
+        self.inside: list[Any] = []  # those that have begun inside the item that was running then
+        self.saved: Moment | None = None  # what was saved of it, and of those inside that have not begun
+        self.first: str | None = None  # the check sum of its first item
+        self.is_torn = False  # loops inside have taken turns with it: nothing of it is one moment any more
         if parent is not None:
             parent.made.add(self)
-        self.saved: Moment | None = None  # what was saved of it, and has not been taken up yet of those inside
-        self.first: str | None = None  # see `_input`
-        self.is_torn = False  # loops of this host have taken turns: nothing of it is one moment any more
 
     @property
     def host(self) -> Any:
@@ -111,29 +62,20 @@ class Place(Untracked):
         """Return the path and position of each loop around it, as they were when it was made."""
         return [] if self.parent is None else [*self.parent.places(), (self.parent.path, self.item)]
 
+    # What was saved.
+
     def set_saved(self, saved: Moment | None) -> None:
         """Stand for what was saved of this loop, or for nothing."""
         self.saved = {**saved} if saved else None  # it shrinks as the loops inside begin
+        self.first = saved["first"] if saved else None
         if self.state == MADE:
             self.start = self._position = saved["position"] if saved else 0
             self.is_finished = bool(saved and saved["finished"])
             self.length = saved["length"] if saved else None
-        self.first = saved["first"] if saved else None
 
-    def current_inside(self) -> list[Any]:
-        """Return the loops that have begun inside the current item."""
-        position = self.position
-        return [inner for inner in self.inside if inner.item == position]
-
-    def left_inside(self) -> list[Moment]:
+    def saved_inside(self) -> list[Moment]:
         """Return what is saved of loops inside the current item that have not begun in this run."""
         return self.saved["inside"] if self.saved is not None and self.position == self.start else []
-
-    def join(self, inner: Place) -> None:
-        """Take a loop in, which stands for what was saved of it from now on."""
-        self.inside = [other for other in self.current_inside() if other is not inner]
-        self.forget_saved(inner)
-        self.inside.append(inner)
 
     def forget_saved(self, inner: Place) -> None:
         """Have nothing saved of a loop inside that has not begun."""
@@ -146,36 +88,48 @@ class Place(Untracked):
         for inner in list(self.made):
             inner.forget_tree()
 
-    def tree(self) -> Iterator[Any]:
-        """Return this loop and all that have begun inside its current item."""
-        yield self
-        for inner in self.current_inside():
-            yield from inner.tree()
+    def compare_length(self, length: int | None, way_out: str) -> None:
+        """Raise where the iterable ends before the position; warn where it is another one than was saved."""
+        former = self.saved and self.saved["length"]
+        if length is not None and self.start > length and not self.is_finished:
+            what = f"saved at position {self.start}, but the iterable has {length} items"
+            raise RestartError(f"{self.name}: {what}; give the one it was saved with, or {way_out}")
+        if None not in (former, length) and former != length:
+            self._warn_of_input(f"an iterable of {former} items, which has {length} now")
 
-    def is_rich(self) -> bool:
-        """Whether anything is registered in the moment of which this is the host."""
-        return any(place.states for place in self.tree()) or any(
-            map(_has_files, (saved for place in self.tree() for saved in place.left_inside()))
-        )
+    def meet(self, item: object) -> None:
+        """Look at the first item of the whole iterable: is it the one that was there before?"""
+        mark = mark_of(item)
+        if None not in (mark, self.first) and mark != self.first:
+            self._warn_of_input("an iterable that had another first item")
+        self.first = mark or self.first
 
-    def is_kept_when_over(self) -> bool:
-        """Whether a record tells of it although its work is done, so that it is skipped where its item runs again."""
-        return False
+    def _warn_of_input(self, what: str) -> None:
+        warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
 
-    def record(self, is_rich: bool, records: dict[Any, Moment], without: Place | None = None) -> Moment:
-        """Return what a record says of this loop and those inside; `records` gets what it says of each."""
-        inside = [inner for inner in self.current_inside() if inner is not without]
-        kept = [inner for inner in inside if inner.state != OVER or is_rich or inner.is_kept_when_over()]
-        records[self] = {
-            "path": self.path,
-            "length": self.length,
-            "first": self.first,
-            "finished": self.state in (ENDED, OVER),
-            "files": {state.path: None for state in self.states},
-            "position": self.position,
-            "inside": [*self.left_inside(), *(inner.record(is_rich, records, without) for inner in kept)],
-        }
-        return records[self]
+    # The loops inside.
+
+    def current_inside(self) -> list[Any]:
+        """Return the loops that have begun inside the current item."""
+        if not self.inside:
+            return []
+        position = self.position
+        return [inner for inner in self.inside if inner.item == position]
+
+    def join(self) -> None:
+        """Stand for what was saved from now on, in the tree; until then, that stays in the moment as it is."""
+        if self.parent is not None:
+            self.require_first_of_its_path()
+            self.parent.inside = [*(one for one in self.parent.current_inside() if one is not self), self]
+            self.parent.forget_saved(self)
+
+    def require_first_of_its_path(self) -> None:
+        """Raise where another loop in the same item of the one around has the same path."""
+        if self.parent is not None and any(
+            other is not self and other.path == self.path for other in self.parent.current_inside()
+        ):
+            what = f"used for two loops in one item of {self.parent.name}"
+            raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
 
     def require_in_turn(self) -> None:
         """Raise where a loop around has moved on while one inside it is running: what is saved would be no moment."""
@@ -183,16 +137,49 @@ class Place(Untracked):
         inner: Place = self
         while outer is not None and outer.position == inner.item:
             inner, outer = outer, outer.parent
-        running = [other for other in self.inside if other.state == RUNNING and other.item != self.position]
-        if outer is None and running:
-            outer, inner = self, running[0]
+        if outer is None:
+            for other in self.inside:
+                if other.state == RUNNING and other.item != self.position:
+                    outer, inner = self, other
         if outer is not None or self.host.is_torn:
             self.host.is_torn = True
-            name = (outer or self.host).name
-            raise RestartError(
-                f"{inner.name}: is inside an item of {name}, which has moved on meanwhile: the two take turns; count "
-                "what is combined, counter(zip(a, b)), or give each a thread of its own"
-            )
+            what = f"is inside an item of {(outer or self.host).name}, which has moved on meanwhile: they take turns"
+            way_out = "count what is combined, counter(zip(a, b)), or give each a thread of its own"
+            raise RestartError(f"{inner.name}: {what}; {way_out}")
+
+    # What a record says.
+
+    def tree(self) -> list[Any]:
+        """Return this loop and all that have begun inside its current item."""
+        nodes = [self]
+        for inner in self.current_inside():
+            nodes += inner.tree()
+        return nodes
+
+    def is_rich(self, nodes: list[Any]) -> bool:
+        """Whether anything is registered in the moment of these."""
+        return any(node.states or any(map(_has_files, node.saved_inside())) for node in nodes)
+
+    def is_kept_when_over(self) -> bool:
+        """Whether a record tells of it although its work is done, so that it is skipped where its item runs again."""
+        return False
+
+    def record(self, nodes: list[Any], is_rich: bool) -> dict[Any, Moment]:
+        """Return what a record says of each of these loops; what it says of the host has all others in it."""
+        records: dict[Any, Moment] = {}
+        for node in reversed(nodes):
+            kept = [one for one in node.inside if one in records]
+            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_kept_when_over()]
+            records[node] = {
+                "path": node.path,
+                "length": node.length,
+                "first": node.first,
+                "finished": node.state in (ENDED, OVER),
+                "files": {state.path: None for state in node.states},
+                "position": node.position,
+                "inside": [*node.saved_inside(), *inside],
+            }
+        return records
 
 
 def _has_files(saved: Moment) -> bool:
