@@ -72,13 +72,17 @@ def shorten(error: BaseException) -> None:
 
 def without_ours(error: BaseException) -> None:
     """Leave our frames out of the traceback of an exception that the program has raised or got, a Ctrl-C say."""
-    kept, trace = [], error.__traceback__
+    kept: list[TracebackType] = []
+    trace = error.__traceback__
     while trace is not None:
         if not _is_ours(trace.tb_frame):
             kept.append(trace)
         trace = trace.tb_next
-    for here, following in zip(kept, [*kept[1:], None], strict=True) if kept else ():
+    for here, following in zip(kept, kept[1:], strict=False):
         here.tb_next = following
+    if kept:
+        kept[-1].tb_next = None
+    error.__traceback__ = kept[0] if kept else None
 
 
 def warn(text: str) -> None:

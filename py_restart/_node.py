@@ -138,7 +138,7 @@ class Node(Place):
             self._costs.pass_by(self.position, self._span)
             if not self._in_with:
                 self._finish(self.each_save)
-            elif self.each_save and not self.is_finished:
+            elif self.each_save and not self.is_finished and not self._is_told():
                 self._save()
             self._costs.judge()
             log("INFO", f"{self.path}: done at position {self.position}")
@@ -339,8 +339,7 @@ class Node(Place):
         self.go("finish")
         saves = saves and not self.is_finished
         if self.parent is not None:
-            is_told = self.position == self.length and self.position % self._span == 0 and not self._interval
-            if saves and not (is_told and not self._is_in_block and not self.host.is_rich(self.host.tree())):
+            if saves and not self._is_told():
                 self._save()
         elif self._is_in_block:
             if saves or not (self.each_save or self.is_finished):
@@ -348,6 +347,11 @@ class Node(Place):
             self._storage.release(is_kept=True)
         else:
             self._storage.remove()
+
+    def _is_told(self) -> bool:
+        """Whether the save at the last boundary says all: it was the end, nothing is registered, no block is open."""
+        is_at_boundary = self.position == self.length and self.position % self._span == 0 and not self._interval
+        return is_at_boundary and not self._is_in_block and not self.host.is_rich(self.host.tree())
 
     def _release_if_idle(self, has_failed: bool = False, could_not_begin: bool = False) -> None:
         """Let go of the file where neither a `for`, a `with` nor a block needs it."""

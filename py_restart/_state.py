@@ -56,9 +56,11 @@ class Object:
         if self.is_reached or self.is_judged:
             return False
         self.is_judged = True
-        fresh = Object(object(), "", "")
+        fresh = Object((object(),), "", "")
         if sys.getrefcount(self.value) <= sys.getrefcount(fresh.value):
-            return True
+            parts = self.value if type(self.value) is tuple else ()  # model, optimizer = save_load_object(...)
+            alone = max(sys.getrefcount(part) for part in fresh.value)
+            return not any(sys.getrefcount(part) > alone and type(part) not in _FIXED for part in parts)
         return isinstance(self.value, bool) or (type(self.value) is int and int(hex(self.value), 16) is self.value)
 
 
@@ -94,6 +96,7 @@ class Functions:
 
 
 _NUMBERS = (int, float, complex)
+_FIXED = (*_NUMBERS, bool, str, bytes, type(None))
 
 
 class _Nowhere:

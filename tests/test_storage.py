@@ -252,29 +252,35 @@ def test_a_loop_that_is_over_within_a_second_flushes_nothing(folder, calls, cloc
     assert not [call for call in calls if call[0] == "fsync"]
 
 
-def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(folder, clock, monkeypatch):
-    """Between two flushes one record is overwritten again and again, and the other stays as it was flushed."""
+@pytest.mark.parametrize("inner", [0, 2], ids=["one loop", "a loop inside"])
+def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(folder, clock, monkeypatch, inner):
+    """Between two flushes one record is overwritten again and again, and the other stays as it was flushed.
+
+    Also where the loop that tells its position is another one each time.
+    """
     device, pwrite = [None], os.pwrite
+
+    def age(line):
+        record = json.loads(line) if line.strip() else {"save": -1, "check": "0-"}
+        return record["save"], int(record["check"].partition("-")[0])
 
     def flush(file):
         if shown(file) in ("run", ".run.new"):
-            device[0] = Path(f"/proc/self/fd/{file}").read_bytes()
+            device[0] = Path(f"/proc/self/fd/{file}").read_bytes().splitlines(keepends=True)
 
     def write(file, data, at):
         done = pwrite(file, data, at)
-        if shown(file) != "run":
-            return done
-        now, size = Path("run").read_bytes(), os.path.getsize("run") // 3
-        if device[0] is not None:
-            positions = [json.loads(line)["position"] if line.strip() else -1 for line in device[0].splitlines()[1:]]
-            newest = 1 + positions.index(max(positions))
-            assert now[newest * size :][:size] == device[0][newest * size :][:size]
+        if shown(file) == "run" and device[0]:
+            newest = max((1, 2), key=lambda n: age(device[0][n]))
+            assert Path("run").read_bytes().splitlines(keepends=True)[newest] == device[0][newest]
         return done
 
     monkeypatch.setattr(os, "fsync", flush)
     put(monkeypatch.setattr, "pwrite", write)
     for _ in simple_counter("run", range(100)):
-        clock.now += 0.3
+        for _ in simple_counter("inner", range(inner)):
+            clock.now += 0.05
+        clock.now += 0.1
     assert device[0]
 
 
@@ -715,17 +721,19 @@ def test_nothing_comes_before_what_it_rests_on_is_on_the_device(folder, monkeypa
     """
     if not in_place:
         put(monkeypatch.setattr, "pwrite", refusing(errno.ESPIPE, "run", os.pwrite))
-    for name in ("left", "right"):
+    for name in ("left", "right", "third"):
         os.mkdir(name)
     device = Device(monkeypatch)
     text = ["0"]
     counter = enable_counter("run", each_save=True)
     seen = counter.save_load_object([], "left/a")
     more = counter.save_load_object([], "right/b")
+    alone = counter.save_load_object([], "third/c")
     counter.save_load_funcs([folder_of(lambda: text[0]), folder_of("same")], [text_in] * 2, ["left/m", "right/n"])
     for i in counter(range(5)):
         seen.append(i)
         more.append(i)
+        alone.append(i)
         text[0] = str(i)
         if i == 3:
             with enable_counter("x" * 200, each_save=True) as inner:

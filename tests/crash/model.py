@@ -2,8 +2,8 @@
 
 A program is a tree of loops. What a run of it does is a list of events: one in each item of an innermost loop, one at
 the end of each item of the others; every event is noted, with the content of all registered objects, and then added
-to each of them. At some events a counter is told to ``save()``. One event of a run may stop it: by an exception, a
-kill, or a ``break`` of the loop it is in; before or after the objects change.
+to each of them. At some events a counter is told to ``save()``, at others the loop is left by ``break``. One event of
+a run may stop it, by an exception or a kill, before or after the objects change.
 
 The model is the contract in a few lines, without files. There is one kind of save: the *moment*, a copy of the tree of
 loops from the outermost one that is running, the *host*, down; it is kept under the host's path. Where the contract
@@ -53,12 +53,13 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a run stops: at which event, how, and whether the objects have changed by then; and where it saves."""
+    """Where a run stops: at which event, how, and whether the objects have changed by then; what it does before."""
 
     event: int
     how: str
     changed: bool
-    saves: frozenset[int] = frozenset()
+    saves: frozenset[int]
+    breaks: frozenset[int]
 
 
 class Killed(Exception):
@@ -89,9 +90,10 @@ def random_program(chance: random.Random) -> Program:
 
 
 def random_plan(chance: random.Random, events: int) -> Plan:
-    saves = frozenset(chance.choices(range(1, events + 1), k=chance.choice((0, 0, 0, 1, 2))))
-    how = chance.choice(("stop", "stop", "kill", "kill", "break"))
-    return Plan(chance.randint(1, events), how, chance.random() < 0.5, saves)
+    def some() -> frozenset[int]:
+        return frozenset(chance.choices(range(1, events + 1), k=chance.choice((0, 0, 0, 1, 2, 4))))
+
+    return Plan(chance.randint(1, events), chance.choice(("stop", "kill")), chance.random() < 0.5, some(), some())
 
 
 # -------------------------------------------------------------------------------------------- the real thing
@@ -114,9 +116,9 @@ def execute(run: Run, program: Program, plan: Plan | None) -> None:
             counter.save()
         if here and here.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if here and here.how == "stop":
+        if here:
             raise Stop("here")
-        return here is not None
+        return plan is not None and n in plan.breaks
 
     def items(loop: Loop, counter: Any, iterable: Any, around: tuple[Any, ...], objects: list[list[Any]]) -> None:
         for i in iterable:
@@ -270,17 +272,18 @@ class Model:
     def _event(self, label: Any) -> bool:
         objects = [one for entry in self._stack for one in entry.objects]
         self.trace.append((label, tuple(map(tuple, objects))))
-        here = self._plan if self._plan and len(self.trace) == self._plan.event else None
+        n, plan = len(self.trace), self._plan
+        here = plan if plan and n == plan.event else None
         if not (here and not here.changed):
             for one in objects:
                 one.append(label)
-        if self._plan and len(self.trace) in self._plan.saves and self._stack[-1].loop.mode != "simple":
+        if plan and n in plan.saves and self._stack[-1].loop.mode != "simple":
             self._save()
         if here and here.how == "kill":
             raise Killed
-        if here and here.how == "stop":
+        if here:
             raise Stop("here")
-        return here is not None
+        return plan is not None and n in plan.breaks
 
     def _save(self) -> None:
         """Save the moment."""
