@@ -78,11 +78,10 @@ def without_ours(error: BaseException) -> None:
         if not _is_ours(trace.tb_frame):
             kept.append(trace)
         trace = trace.tb_next
-    for here, following in zip(kept, kept[1:], strict=False):
-        here.tb_next = following
-    if kept:
-        kept[-1].tb_next = None
-    error.__traceback__ = kept[0] if kept else None
+    following = None
+    for here in reversed(kept):
+        here.tb_next, following = following, here
+    error.__traceback__ = following
 
 
 def warn(text: str) -> None:

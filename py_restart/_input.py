@@ -46,7 +46,7 @@ def _mark(item: object) -> str | None:
         def repr_set(self, x: object, level: int) -> str:
             raise ValueError("prints in another order in each run")
 
-        repr_frozenset = repr_set  # type: ignore[assignment]
+        repr_frozenset = repr_set
 
         def repr_instance(self, x: object, level: int) -> str:
             text = re.sub(r"0x[0-9a-fA-F]+", "", repr(x))  # addresses

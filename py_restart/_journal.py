@@ -81,6 +81,7 @@ class Journal:
         self._last = 0  # which of them is the newest
         self._is_flushed = False  # whether that is on the device
         self._is_named = False  # whether the name of the file is
+        self._is_read = self._is_empty = self._is_looked_at = False
         self.newest = self.other = None
 
     def _read(self) -> None:
@@ -91,6 +92,7 @@ class Journal:
         if data is None:
             return
         if not data.strip(b"\0"):
+            self._is_empty = True
             warn(f"{self._name}: empty, as a power failure may leave it; it counts as no save")
             return
         try:
@@ -100,7 +102,7 @@ class Journal:
         self._line, self._size = progress.line, progress.size
         for slot, record in zip(progress.slots, progress.records, strict=True):
             self._records[slot] = record
-        self._last, self._is_named = progress.slots[0], True
+        self._last, self._is_named, self._is_read = progress.slots[0], True, True
         self.age = time.time() - os.stat(self.path).st_mtime
         self.newest, self.other = (*progress.moments, None)[:2]
 
@@ -125,7 +127,11 @@ class Journal:
         """Whether the file is where it was; raise where something else is there, or the folder has gone."""
         data = self._bytes()
         if data is None:
-            if os.path.isdir(self.folder) and os.stat(self.folder).st_dev != self._device:
+            try:
+                is_other = os.stat(self.folder).st_dev != self._device
+            except FileNotFoundError:  # deleted, with all that was in it
+                return False
+            if is_other:
                 raise RestartError(f"{self._name}: its folder is not what it was; mount it again and run again")
             return False
         parts = [(0, self._line), *(((1 + slot) * self._size, record) for slot, record in enumerate(self._records))]
@@ -138,7 +144,7 @@ class Journal:
     # Writing.
 
     def write(
-        self, moment: Moment, told: Moment, *, teller: Teller | None = None, flush: bool = False, close: bool = False
+        self, moment: Moment, told: Moment, teller: Teller | None = None, flush: bool = False, close: bool = False
     ) -> None:
         """Write a record: the moment counts from now on.
 
@@ -151,17 +157,15 @@ class Journal:
         """
         self.stop_telling()
         is_due = flush or monotonic() > self._due
-        if is_due:
-            self.close()  # and look whether it is still there
-        about = {
-            "save": self.newest["save"] + 1 if self.newest else 1,
-            "written": _files.now(),
-            "process": os.getpid(),
-            "host": _files.host_name(),
-        }
+        if is_due and not self._is_looked_at:
+            self.look()
+        self._is_looked_at = False
+        save = self.newest["save"] + 1 if self.newest else 1
+        about = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.host_name()}
+        record = {**about, **moment}  # what stands last is written most often
         line = self._line or first_line(os.urandom(8).hex())
-        template = Template(moment, told, about, self.folder, crc32(line))
-        moment = {**about, **moment}
+        template = Template(record, record if told is moment else told, self.folder, crc32(line))
+        moment = record
         if not (template.size <= self._size <= PAGE and self._write_in_place(template, moment)):
             self._write_anew(template, moment, line, is_due)
         elif is_due:
@@ -174,15 +178,29 @@ class Journal:
             teller.at = (1 + self._last) * self._size + len(template.head)
             teller.file = self._file
 
+    def look(self) -> None:
+        """Close the file, and open it again if it is still there and ours."""
+        self.close()
+        if self.is_here() and self._line:
+            self._open()
+        self._is_looked_at = True
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
+        except OSError:  # one that cannot be written in place is written anew
+            pass
+
     def _write_in_place(self, template: Template, moment: Moment) -> bool:
         """Overwrite a record; return False where the file has gone, or cannot be written in place."""
+        if self._file < 0 and not self._is_looked_at:
+            self.look()
+        if self._file < 0:
+            return False
         try:
-            if self._file < 0:
-                if not self.is_here():
-                    return False
-                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
-                if not self._is_flushed and self.newest is not None and self._is_named:
-                    self._flush()  # what was read, before the other record is overwritten
+            if not self._is_flushed and self._is_read:
+                self._flush()  # what was read, before the other record is overwritten
+            self._is_read = False
             slot = 1 - self._last if self._is_flushed else self._last
             self._before = slot, self._records[slot], (self._last, self._is_flushed, self.newest, self.other)
             self._records[slot] = None
@@ -229,8 +247,11 @@ class Journal:
         self._line, self._size, self._records = line, size, [record, kept]
         self._last, self._is_flushed, self._is_named = 0, is_flushed, False
         self.newest, self.other = moment, self.newest
+        self._is_read = False
         if is_flushed:
             self._flush_name()
+        else:
+            self._open()
 
     def _flush_name(self) -> None:
         """Bring the name of the file to the device, and what finished loops have left behind."""
@@ -277,10 +298,11 @@ class Journal:
             os.close(file)
 
     def let_go(self) -> None:
-        self.stop_telling()
-        file, self._file = self._file, -1
-        if file >= 0:
-            _files.close(file)
+        """Close the file, whatever it says."""
+        try:
+            self.close()
+        except OSError:
+            pass
 
     def __del__(self) -> None:
         self.let_go()
@@ -289,7 +311,7 @@ class Journal:
         """Delete the file; nothing belongs to its moment any more."""
         self.close()
         _behind.pop(self.path, None)
-        if (self._line or self._bytes() == b"") and self.is_here():
+        if (self._line or self._is_empty) and self.is_here():
             os.unlink(self.path)
             if self._is_named:  # or a power failure might bring back what is done
                 _files.flush_folder(self.folder)

@@ -17,6 +17,7 @@ from ._costs import Costs
 from ._errors import RestartError, attach, log, warn, without_ours
 from ._journal import Teller
 from ._lock import is_locked_here
+from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
 from ._storage import Storage, require_file, require_folder
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place
@@ -59,29 +60,30 @@ class Node(Place):
             require_folder(os.path.dirname(path), name)
             require_file(path, name)
             self._storage = Storage(path, name, self.is_busy)
-            self.set_saved(self._storage.newest)
+            self.set_saved(self._storage.journal.newest)
             return
         self._storage = self.host._storage
         if os.path.lexists(path):
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
         self.require_first_of_its_path()
+        is_rich = bool(files_of(self._storage.journal.newest)) or _scope.config.parent is not None
         for saved in self.parent.saved_inside():
             # One that is at its end has ended: where nothing is registered, it runs again with its item.
-            has_ended = saved["position"] == saved["length"] and not saved["finished"] and not self._storage.files()
-            if saved["path"] == path and (_scope.config.parent is not None or not has_ended):
+            has_ended = saved["position"] == saved["length"] and not saved["finished"]
+            if saved["path"] == path and (is_rich or not has_ended):
                 self.set_saved(saved)
 
     @property
     def is_tracked(self) -> bool:
         """Whether it may be around others: it has not been taken over, and is of this process."""
-        return self._storage.is_of_this_process and not self._storage.is_lost
+        return self._storage.is_of_this_process and not self._storage.lock.is_lost
 
     @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
         if self.parent is None:
-            return self._storage.is_in_use
+            return self._storage.lock.is_held
         return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
 
     @property
@@ -123,7 +125,7 @@ class Node(Place):
         self.go("begin")
         self.run, self.length, self._owner = run, run.length, _scope.owner()
         _scope.start_running(self._owner, self)
-        self._storage.stop_telling()
+        self._storage.journal.stop_telling()
         self._log_start()
         self._costs = Costs(self.name)
         if not self.each_save:
@@ -234,7 +236,7 @@ class Node(Place):
                 self._storage.remove(is_done=self.state not in (MADE, RUNNING) and not self._in_with)
             else:
                 self.parent.forget_saved(self)
-                if self._storage.newest is not None:
+                if self._storage.journal.newest is not None:
                     self.host._save(without=self)
 
     def leave_block(self, is_over: bool) -> None:
@@ -279,7 +281,7 @@ class Node(Place):
                 records = host.record(nodes, is_rich)
                 states = {state.path: state for node in nodes for state in node.states}
                 told = records[self] if self.state != OVER else records[host]
-                self._storage.save(records[host], told, states, teller=teller, flush=flush, close=bool(self._interval))
+                self._storage.save(records[host], told, states, teller, flush, close=bool(self._interval))
                 if not host._saves_again:
                     break
         finally:
@@ -366,7 +368,7 @@ class Node(Place):
         elif self.saved is None:
             log("INFO", f"{self.path}: starts afresh, at position 0{of}")
         else:
-            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {_ago(self._storage.age)}")
+            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {_ago(self._storage.journal.age)}")
 
 
 def _around(name: str = "") -> list[Any]:

@@ -24,7 +24,7 @@ import os
 from binascii import crc32
 from collections.abc import Callable
 
-from ._typing import Any, Moment, Stamp
+from ._typing import Moment, Stamp
 
 __all__ = ["PAGE", "Progress", "Template", "decode", "files_of", "first_line", "is_begun"]
 
@@ -48,17 +48,16 @@ class Template:
     Args:
         moment: What it says; paths are absolute.
         told: Which of the loops in it tells its position.
-        about: What it says beside the moment.
         folder: The folder of the progress file; paths are relative to it on disk.
         seal: The check sum of the first line.
     """
 
-    def __init__(self, moment: Moment, told: Moment, about: dict[str, Any], folder: str, seal: int) -> None:
+    def __init__(self, moment: Moment, told: Moment, folder: str, seal: int) -> None:
         import json  # here and not above: it would double the time that importing this library takes
 
         self._position = told["position"]
         told["position"] = "\0"
-        text = json.dumps({**about, **_renamed(moment, lambda path: relative(path, folder))})
+        text = json.dumps(_renamed(moment, lambda path: relative(path, folder)))
         told["position"] = self._position
         head, _, tail = text[:-1].partition(_PLACE)
         check = crc32(f"{head}{_PLACE}{tail}".encode(), seal)

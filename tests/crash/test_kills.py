@@ -138,7 +138,9 @@ def hidden_states(job: Job, folder: Path) -> list[tuple[str, dict[str, bytes | N
 
 def needs_recovery(content: dict[str, bytes | None]) -> bool:
     """Whether a commit or a removal was cut short: a lock file alone says nothing."""
-    removed = any(moment["removed"] for name in content if is_progress(name) for moment in moments(content[name])[:1])
+    removed = any(
+        moment.get("removed") for name in content if is_progress(name) for moment in moments(content[name])[:1]
+    )
     return removed or any(name.startswith(".") and not is_lock(name) for name in content)
 
 

@@ -253,7 +253,7 @@ def run_killed_at_random(jobs, code, mode, folder, chance):
         runs.append(jobs(code, mode, folder))
         runs[-1].wait_for("ready")
         if number < KILLS:
-            time.sleep(chance.random() * whole / 2)
+            time.sleep(chance.random() * whole * 2 / KILLS)
             runs[-1].process.send_signal(chance.choice(stops))
         status = runs[-1].end()
         if status == 0:
