@@ -35,7 +35,7 @@ class Contents:
         self._path, self._name = path, name
         self._staged: dict[str, str] = {}  # what counts but is not in its place yet: where it is staged
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self._seen: dict[str, tuple[int, ...]] = {}  # what was in place when it was known to be ours
+        self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
 
     def stage(self, path: str, state: Any, letter: str, known: Stamp | None) -> Stamp:
         """Write new contents beside their final path, where `known` may be, and bring them to the device."""
@@ -55,7 +55,9 @@ class Contents:
         found = os.listdir(place) if state.is_contained else [base]
         if found != [base]:
             wrote = " and ".join(sorted(found)) or "nothing there"
-            raise RestartError(f"{path}: the function to save it wrote {wrote}; have it write to the path it is given")
+            raise RestartError(
+                f"{path}: the function to save it wrote {wrote}; have it write to the path that it is given"
+            )
         stamp = _files.flush_and_stamp(new)
         if state.is_contained:
             _files.flush_folder(place)
@@ -76,12 +78,12 @@ class Contents:
         for path, place in list(self._staged.items()):
             if path in new:
                 self._move_in(path, place, old.get(path))
-            if os.path.lexists(place):
+            else:
                 _files.clear(place)
             del self._staged[path]
             self._unflushed.add(os.path.dirname(path))
-        for path in [path for path in old if path not in new]:
-            if os.path.lexists(path) and self._is_ours(path, old[path]):
+        for path in old.keys() - new.keys():
+            if self._is_ours(path, old[path]):
                 self._delete(path)
 
     def recover(self, new: Mapping[str, Stamp], old: Mapping[str, Stamp], flush_record: Callable[[], None]) -> None:
@@ -103,29 +105,28 @@ class Contents:
             return
         flush_record()
         for place in places:
-            if new and self._is_in_place(path, new):
+            if new and _is_in_place(path, new):
                 break
             if place.endswith("-gone"):
                 _files.delete(path)
-            elif new and self._is_in_place(self._in(place, path), new):
+            elif new and _is_in_place(_in(place, path), new):
                 self._move_in(path, place, old)
         _files.flush_folder(os.path.dirname(path))
         for place in places:
             _files.clear(place)
 
-    def _in(self, place: str, path: str) -> str:
-        return os.path.join(place, os.path.basename(path)) if _files.is_folder(place) else place
-
     def _move_in(self, path: str, place: str, former: Stamp | None) -> None:
-        new = self._in(place, path)
-        if not os.path.lexists(new):  # in its place already
-            return
-        if os.path.lexists(path) and not (former and self._is_ours(path, former)):
-            raise RestartError(f"{path}: belongs to no save of {self._name}; move it away and run again")
-        if _files.is_folder(path) or _files.is_folder(new):
-            self._delete(path)
-        _files.replace(new, path)
-        self._seen[path] = _files.look(path)
+        new, there = _in(place, path), _files.kind_of(path)
+        kind = _files.kind_of(new)
+        if kind:  # else it is in its place already
+            if there and not (former and self._is_ours(path, former)):
+                raise RestartError(f"{path}: belongs to no save of {self._name}; move it away and run again")
+            if "folder" in (kind, there):
+                self._delete(path)
+            _files.replace(new, path)
+            self._seen[path] = _files.look(path)
+        if new != place:
+            _files.clear(place)
 
     def _delete(self, path: str) -> None:
         """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
@@ -134,7 +135,7 @@ class Contents:
         """
         folder = os.path.dirname(path)
         self._unflushed.add(folder)
-        if not _files.is_folder(path):
+        if _files.kind_of(path) != "folder":
             return _files.delete(path)
         aside, gone = self._beside(path, "old"), self._beside(path, "gone")
         try:
@@ -192,7 +193,7 @@ class Contents:
 
     def require_ours(self, path: str, stamp: Stamp | None) -> None:
         """Raise where something stands at `path` that is not what was saved with this stamp."""
-        if os.path.lexists(path) and not (stamp and self._is_ours(path, stamp)):
+        if not (stamp and self._is_ours(path, stamp)) and os.path.lexists(path):
             what = f"exists already, and was not saved with {self._name}"
             why = "it may be from an earlier run whose progress file was deleted"
             if stamp:
@@ -200,11 +201,21 @@ class Contents:
             raise RestartError(f"{path}: {what}; {why}; move it away, or give another path")
 
     def _is_ours(self, path: str, stamp: Stamp) -> bool:
-        return (not os.path.isdir(path) and self._seen.get(path) == _files.look(path)) or self._is_in_place(path, stamp)
-
-    def _is_in_place(self, path: str, stamp: Stamp) -> bool:
-        return os.path.lexists(path) and _files.stamp_of(path) == stamp
+        try:
+            seen = _files.look(path)
+        except FileNotFoundError:
+            return False
+        return (seen is not None and self._seen.get(path) == seen) or _is_in_place(path, stamp)
 
     def _beside(self, path: str, kind: str) -> str:
         folder, base = os.path.split(path)
         return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(self._path, folder))):08x}-{kind}")
+
+
+def _is_in_place(path: str, stamp: Stamp) -> bool:
+    return os.path.lexists(path) and _files.stamp_of(path) == stamp
+
+
+def _in(place: str, path: str) -> str:
+    """Where the contents for `path` are that are staged at `place`."""
+    return os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 import time
+from binascii import crc32
 from collections.abc import Callable, Iterator
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ._typing import Stamp
 
@@ -96,13 +97,18 @@ def is_file_or_nothing(path: str) -> bool:
         return True
 
 
-def is_folder(path: str) -> bool:
-    return os.path.isdir(path) and not os.path.islink(path)
+def kind_of(path: str) -> str:
+    """Return "file", "folder" or "link", or "" where nothing is there."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file"
 
 
 def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
-    if is_folder(path):
+    if kind_of(path) == "folder":
         os.chmod(path, 0o700)
         for name in os.listdir(path):
             delete(os.path.join(path, name))
@@ -124,16 +130,15 @@ def clear(path: str) -> None:
 
 def flush(path: str) -> None:
     """Bring a file, or a folder with all that is in it, to the device."""
-    if os.path.islink(path):
-        return
-    if os.path.isdir(path):
+    kind = kind_of(path)
+    if kind == "folder":
         mode = os.stat(path).st_mode & 0o7777
         if mode & 0o700 != 0o700:  # it could be neither moved nor deleted
             os.chmod(path, mode | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
         flush_folder(path)
-    else:
+    elif kind != "link":
         _open_and_flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
 
 
@@ -153,16 +158,21 @@ def flush_open(file: int) -> None:
             raise
 
 
-def _open_and_flush(path: str, flags: int) -> None:
-    file = os.open(path, flags)
+def _open_and_flush(path: str, flags: int, size: int = 0) -> bytes:
+    """Bring it to the device; return its contents, if they are asked for and not larger."""
+    file = os.open(path, flags | getattr(os, "O_BINARY", 0))
     try:
         flush_open(file)
+        return os.read(file, size) if size else b""
     finally:
         close(file)
 
 
 def flush_and_stamp(path: str) -> Stamp:
-    """Bring it to the device; digest it meanwhile, in a thread: neither needs the interpreter."""
+    """Bring it to the device; digest what is large meanwhile, in a thread: neither needs the interpreter."""
+    if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
+        data = _open_and_flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY, size=_LARGE)
+        return {"size": len(data), "digest": f"{crc32(data):08x}"}
     found: list[Stamp] = []
 
     def digest() -> None:
@@ -171,24 +181,21 @@ def flush_and_stamp(path: str) -> Stamp:
         except OSError:  # comes again below, where it is heard
             pass
 
-    thread = threading.Thread(target=digest) if os.path.isdir(path) or os.lstat(path).st_size >= _LARGE else None
+    thread = threading.Thread(target=digest)
     try:
-        if thread is not None:
-            thread.start()
+        thread.start()
     except RuntimeError:  # the interpreter shuts down, or there are too many
-        thread = None
-    try:
         flush(path)
-    finally:
-        if thread is not None:
+    else:
+        try:
+            flush(path)
+        finally:
             thread.join()
     return found[0] if found else stamp_of(path)
 
 
 def stamp_of(path: str) -> Stamp:
     """Digest a file, or a folder with all that is in it."""
-    from zlib import crc32
-
     size, digest = 0, 0
     for part in _contents(path):
         size, digest = size + len(part), crc32(part, digest)
@@ -197,12 +204,13 @@ def stamp_of(path: str) -> Stamp:
 
 def _contents(path: str) -> Iterator[bytes]:
     """All bytes of a file; of a folder, names and lengths as well."""
-    if os.path.islink(path):
+    kind = kind_of(path)
+    if kind == "link":
         yield os.fsencode(os.readlink(path))
-    elif os.path.isdir(path):
+    elif kind == "folder":
         for name in sorted(os.listdir(path)):
             inner = os.path.join(path, name)
-            kind = "link" if os.path.islink(inner) else "folder" if os.path.isdir(inner) else "file"
+            kind = kind_of(inner)
             yield os.fsencode(f"\0{kind}\0{name}\0{os.lstat(inner).st_size if kind == 'file' else ''}\0")
             yield from _contents(inner)
         yield b"\0end\0"
@@ -215,9 +223,11 @@ def _contents(path: str) -> Iterator[bytes]:
             close(file)
 
 
-def look(path: str) -> tuple[int, ...]:
-    """What tells, without reading it, that something has not been touched. Renaming changes none of it."""
+def look(path: str) -> tuple[int, ...] | None:
+    """What tells, without reading it, that a file has not been touched. Renaming changes none of it."""
     status = os.lstat(path)
+    if not S_ISREG(status.st_mode):
+        return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
