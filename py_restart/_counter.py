@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
+from ._arguments import (
+    checked_interval,
+    checked_path,
+    checked_place,
+    checked_span,
+    checked_triples,
+    maker_of,
+    require_iterable,
+)
 from ._errors import RestartError, face, warn
 from ._loop import Counted, Loop, Run
-from ._node import NO_SOURCE, Node
+from ._node import Node
 from ._signals import shielded
 from ._state import Functions, Object
 from ._typing import Any, T
@@ -34,8 +42,8 @@ class CounterClosier:
         *,
         save_interval: float = 0.0,
     ) -> None:
-        self._name = name = _checked_path(file_path)
-        self._span, interval = _checked_span(save_span), _checked_interval(save_interval)
+        self._name = name = checked_path(file_path)
+        self._span, interval = checked_span(save_span), checked_interval(save_interval)
         if (self._span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
@@ -67,7 +75,7 @@ class CounterClosier:
         """
         if self._has_loop:
             raise RestartError(f"{self._name}: this counter has counted a loop already; make another counter")
-        _require_iterable(iterable, self._name)
+        require_iterable(iterable, self._name)
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
             warn(f"{self._name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
         self._has_loop = True
@@ -93,7 +101,7 @@ class CounterClosier:
             >>> seen
             [0, 1, 2]
         """
-        self._node.register([Object(obj, _checked_place(obj_path), os.fspath(obj_path))])
+        self._node.register([Object(obj, checked_place(obj_path), os.fspath(obj_path))])
         loaded: T = self._node.states[-1].value
         return loaded
 
@@ -127,22 +135,11 @@ class CounterClosier:
             ...     for i in counter(range(3)):
             ...         pass
         """
-        for given in (save_funcs, load_funcs, func_paths):
-            if isinstance(given, str | bytes) or not hasattr(type(given), "__iter__"):
-                raise TypeError(f"{self._name}: {given!r} is not a list; give three lists: [save], [load], [path]")
-        triples = list(save_funcs), list(load_funcs), list(func_paths)
-        if len({len(column) for column in triples}) != 1:
-            lengths = ", ".join(str(len(column)) for column in triples)
-            raise ValueError(
-                f"{self._name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each"
-            )
-        for function in (*triples[0], *triples[1]):
-            if not callable(function):
-                raise TypeError(f"{self._name}: a {type(function).__name__} is not a function; give one of a path")
+        triples = checked_triples(self._name, save_funcs, load_funcs, func_paths)
         self._node.register(
             [
-                Functions(save, load, _checked_place(path), os.fspath(path), _maker_of(path))
-                for save, load, path in zip(*triples, strict=True)
+                Functions(save, load, checked_place(path), os.fspath(path), maker_of(path))
+                for save, load, path in triples
             ]
         )
 
@@ -302,58 +299,5 @@ def simple_counter(
         1
         2
     """
-    _require_iterable(iterable, file_path)  # before a file is made
+    require_iterable(iterable, file_path)  # before a file is made
     return CounterClosier(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)
-
-
-def _require_iterable(source: object, name: object) -> None:
-    if isinstance(source, Loop):
-        raise RestartError(f"{name}: {NO_SOURCE}")
-    if not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__") or callable(source)):
-        raise TypeError(f"{name}: {source!r} is not iterable; give an iterable, or a function that returns one")
-
-
-def _checked_path(path: Any) -> str:
-    try:
-        name = os.fspath(path)
-    except TypeError:
-        name = None
-    if not isinstance(name, str):
-        raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
-    if not name:
-        raise ValueError("the path is empty; give the path of a file")
-    scheme, separator, _ = name.partition("://")
-    if separator and scheme.isalnum():
-        raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
-    return name
-
-
-def _checked_place(path: Any) -> str:
-    folder, base = os.path.split(os.path.abspath(_checked_path(path)))
-    return os.path.join(os.path.realpath(folder), base)
-
-
-def _maker_of(path: Any) -> Callable[[str], Any]:
-    if isinstance(path, str):
-        return str
-    from pathlib import Path
-
-    return Path
-
-
-def _checked_span(span: Any) -> int:
-    if isinstance(span, bool) or not hasattr(span, "__index__"):
-        raise TypeError(f"save_span is {span!r}; give a whole number of items")
-    if span < 1:
-        raise ValueError(f"save_span is {span!r}; give 1 or more items")
-    return min(int(span), sys.maxsize)
-
-
-def _checked_interval(interval: Any) -> float:
-    try:
-        seconds = interval + 0.0
-    except (TypeError, ValueError):
-        raise TypeError(f"save_interval is {interval!r}; give a number of seconds") from None
-    if not seconds >= 0:
-        raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
-    return float(seconds)

@@ -48,6 +48,14 @@ def describe(error: BaseException) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
+def ago(seconds: float) -> str:
+    """Say how long ago something was, in the largest unit of which there are two."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} seconds ago"
+
+
 def face(function: F) -> F:
     """Show a user one frame of ours where an error is raised for what the user did."""
 

@@ -8,28 +8,22 @@ whoever saves, saves that tree and all that is registered in it. A loop by itsel
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Sequence
 from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, attach, log, warn, without_ours
+from ._errors import RestartError, ago, attach, log, warn, without_ours
 from ._journal import Teller
-from ._lock import is_locked_here
 from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
+from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_file, require_folder
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place
 from ._typing import Any
 
-__all__ = ["NO_SOURCE", "Node"]
+__all__ = ["Node"]
 
-NO_SOURCE = (
-    "a loop cannot be part of the source of another loop, which would draw from it twice; "
-    "nest the two, or zip their sources"
-)
-_users: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()  # who has registered which path
 _entered: dict[int, Node] = {}  # those whose `with` is open
 
 
@@ -44,18 +38,17 @@ class Node(Place):
     """
 
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
-        running = _around()
         self.folder, base = os.path.split(os.path.abspath(name))
-        known = [os.path.dirname(loop.path) for loop in running if loop.folder == self.folder]
+        known = [os.path.dirname(loop.path) for loop in _scope.running() if loop.folder == self.folder]
         path = os.path.join(known[0], base) if known else os.path.realpath(name)
-        around = _without(path, name, running)
+        around = _scope.around(name, path)
         super().__init__(path, name, around[-1] if around else None)
         self.each_save, self._span, self._interval = each_save, span, interval
         self._in_with = self._is_watching = self._is_saving = self._saves_again = False
         self._block: _scope.Block | None = None
         self._owner: tuple[Any, object] | None = None  # the thread and task that run it
         self._costs = Costs(name)
-        _require_free(path, name, is_progress=True)
+        require_free(path, name, is_progress=True)
         if self.parent is None:
             require_folder(os.path.dirname(path), name)
             require_file(path, name)
@@ -108,7 +101,7 @@ class Node(Place):
         self._require_usable()
         if self.state == OVER:
             raise RestartError(f"{self.name}: its with block has ended; run the loop inside it")
-        if [(loop.path, loop.position) for loop in _around(self.name)] != self.places():
+        if [(loop.path, loop.position) for loop in _scope.around(self.name)] != self.places():
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")
@@ -126,7 +119,13 @@ class Node(Place):
         self.run, self.length, self._owner = run, run.length, _scope.owner()
         _scope.start_running(self._owner, self)
         self._storage.journal.stop_telling()
-        self._log_start()
+        of = "" if self.length is None else f" of {self.length}"
+        if self.is_finished:
+            log("INFO", f"{self.path}: finished before, at position {self.start}{of}; skipped")
+        elif self.saved is None:
+            log("INFO", f"{self.path}: starts afresh, at position 0{of}")
+        else:
+            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {ago(self._storage.journal.age)}")
         self._costs = Costs(self.name)
         if not self.each_save:
             return None
@@ -164,7 +163,11 @@ class Node(Place):
             with held():
                 self._in_with, self._is_watching = True, watch()
                 _entered[id(self)] = self
-                _close_all_at_exit()
+                if len(_entered) == 1:
+                    import atexit
+
+                    atexit.unregister(_close_all)
+                    atexit.register(_close_all)
         except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
             with held():
                 self._leave_with()
@@ -207,14 +210,14 @@ class Node(Place):
                 raise RestartError(f"{state.name}: the path of the progress itself; give another one")
             used.add(state.path)
             require_folder(os.path.dirname(state.path), state.name)
-            _require_free(state.path, state.path, is_progress=False)
+            require_free(state.path, state.path, is_progress=False)
         saved = self.saved["files"] if self.saved else {}
         for state in states:
             self._storage.take_up(state, saved.get(state.path))
             if self.saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states
-        _users.update({state.path: self for state in states})
+        users.update({state.path: self for state in states})
 
     def save_now(self) -> None:
         """Save the moment as it is."""
@@ -224,7 +227,7 @@ class Node(Place):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
             self.require_in_turn()
-            self._look()
+            warn_of_lost(self)
             self._save(flush=True)
 
     def forget(self) -> None:
@@ -288,22 +291,10 @@ class Node(Place):
             host._is_saving = False
             host._release_if_idle()
 
-    def _look(self) -> None:
-        """Warn of objects that nobody can be changing, at the first save after an item, before it counts."""
-        nodes: list[Any] = [self]
-        while nodes[-1].parent is not None:
-            nodes.append(nodes[-1].parent)
-        if any(node.position > node.start for node in nodes):
-            for state in [state for node in nodes for state in node.states if state.is_out_of_reach()]:
-                warn(
-                    f"{state.path}: nobody but {self.name} refers to this object any more, so no change of it can be "
-                    "saved: change in place what was returned, or assign the new value to counter.object"
-                )
-
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full."""
         self.require_in_turn()
-        self._look()
+        warn_of_lost(self)
         self._costs.pass_by(position, self._span)
         began = monotonic()
         self._save(teller)
@@ -329,7 +320,7 @@ class Node(Place):
         try:
             self.require_in_turn()
             try:
-                self._look()
+                warn_of_lost(self)
             except UserWarning as warning:  # warnings are errors here; this one must not cost the save
                 error.add_note(str(warning))
             self._save(flush=True)
@@ -360,58 +351,6 @@ class Node(Place):
         is_needed = self._in_with or (self._is_in_block and not has_failed)
         if self.parent is None and not is_needed and (could_not_begin or self.state in (LEFT, ENDED, OVER)):
             self._storage.release()
-
-    def _log_start(self) -> None:
-        of = "" if self.length is None else f" of {self.length}"
-        if self.is_finished:
-            log("INFO", f"{self.path}: finished before, at position {self.start}{of}; skipped")
-        elif self.saved is None:
-            log("INFO", f"{self.path}: starts afresh, at position 0{of}")
-        else:
-            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {_ago(self._storage.journal.age)}")
-
-
-def _around(name: str = "") -> list[Any]:
-    """Return the loops around what is made or begins now, the outermost first; `name`: none may be drawing for it."""
-    loops = [loop for loop in _scope.running() if loop.is_tracked]
-    if name and any(loop.run.is_drawing for loop in loops):
-        raise RestartError(f"{name}: {NO_SOURCE}")
-    return loops
-
-
-def _without(path: str, name: str, loops: list[Any]) -> list[Any]:
-    """Return the loops around a counter with this path."""
-    for index, loop in enumerate(loops):
-        if loop.path == path:
-            if loop.run.is_driven_here:
-                raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
-            loops = loops[:index]  # run again, while a variable holds what the last run has left
-            break
-    if any(loop.run.is_drawing for loop in loops):
-        raise RestartError(f"{name}: {NO_SOURCE}")
-    return loops
-
-
-def _require_free(path: str, name: str, is_progress: bool) -> None:
-    user = _users.get(path)
-    if (user is not None and user.is_current) or (not is_progress and is_locked_here(path)):
-        raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
-
-
-def _ago(seconds: float) -> str:
-    """Say how long ago something was, in the largest unit of which there are two."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(0, seconds):.0f} seconds ago"
-
-
-def _close_all_at_exit() -> None:
-    if len(_entered) == 1:
-        import atexit
-
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)
 
 
 def _close_all() -> None:

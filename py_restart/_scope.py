@@ -9,33 +9,25 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from ._errors import RestartError, face
-from ._typing import Any, Protocol
+from ._typing import Any
 
-__all__ = ["Block", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
+__all__ = ["NO_SOURCE", "Block", "around", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
+
+NO_SOURCE = (
+    "a loop cannot be part of the source of another loop, which would draw from it twice; "
+    "nest the two, or zip their sources"
+)
 
 _block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
 _open: list[Block] = []  # the blocks of all threads and tasks
 _running: dict[tuple[object, object], list[Any]] = {}  # by thread and task, in the order in which they were started
 
 
-class Member(Protocol):
-    """What a block asks of the loops in it."""
-
-    path: str
-    name: str
-
-    def places(self) -> list[tuple[str, int]]:
-        """The path and position of each loop around it, as they were when it was made."""
-
-    def leave_block(self, is_over: bool) -> None:
-        """Let go of the files, or delete them where the work of the block is over."""
-
-
 class Block:
     """A `multi_count` block: the files of the loops in it stay until it ends."""
 
     def __init__(self) -> None:
-        self._members: dict[str, Member] = {}  # by path; of an inner loop, the newest
+        self._members: dict[str, Any] = {}  # by path; of an inner loop, the newest
         self._thread: threading.Thread | None = None
 
     @property
@@ -72,7 +64,7 @@ class Block:
         """Whether it is the block of a thread that is in none of its own."""
         return self._thread is not threading.current_thread()
 
-    def enter(self, member: Member) -> None:
+    def enter(self, member: Any) -> None:
         """Keep the files of a loop until the end.
 
         Raises:
@@ -143,7 +135,25 @@ def owner() -> tuple[object, object]:
 
 def running() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
-    return [*_running.get(owner(), ())]
+    return [loop for loop in _running.get(owner(), ()) if loop.is_tracked]
+
+
+def around(name: str, path: str = "") -> list[Any]:
+    """Return the loops around a counter that is made with this path now, or around a loop that begins now.
+
+    Raises:
+        RestartError: it is part of the source of one of them, or has the path of one.
+    """
+    loops = running()
+    for index, loop in enumerate(loops):
+        if loop.path == path:
+            if loop.run.is_driven_here:
+                raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
+            loops = loops[:index]  # run again, while a variable holds what the last run has left
+            break
+    if any(loop.run.is_drawing for loop in loops):
+        raise RestartError(f"{name}: {NO_SOURCE}")
+    return loops
 
 
 def start_running(who: tuple[object, object], loop: object) -> None:

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable
 
+from ._errors import RestartError, warn
+from ._lock import is_locked_here
 from ._typing import Any
 
-__all__ = ["Functions", "Object"]
+__all__ = ["Functions", "Object", "require_free", "users", "warn_of_lost"]
+
+users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
+
+
+def require_free(path: str, name: str, is_progress: bool) -> None:
+    """Raise where something else in this program uses a path."""
+    user = users.get(path)
+    if (user is not None and user.is_current) or (not is_progress and is_locked_here(path)):
+        raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
+
+
+def warn_of_lost(node: Any) -> None:
+    """Warn of objects that nobody can be changing, at the first save after an item, before it counts."""
+    nodes = [node]
+    while nodes[-1].parent is not None:
+        nodes.append(nodes[-1].parent)
+    if any(one.position > one.start for one in nodes):
+        for state in [state for one in nodes for state in one.states if state.is_out_of_reach()]:
+            warn(
+                f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
+                "saved: change in place what was returned, or assign the new value to counter.object"
+            )
 
 
 class Object:
