@@ -16,8 +16,9 @@ import pytest
 HERE = Path(__file__).parent
 LIMIT = 60  # seconds that a process may take
 
-# One thread each: a sum is the same to the bit only where it is added up in the same order.
-os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+# One thread each: a sum is the same to the bit only where it is added up in the same order. Examples without pauses:
+# they are for a person who presses Ctrl-C.
+os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "SECONDS": "0"})
 
 
 def pytest_collection_modifyitems(items):
