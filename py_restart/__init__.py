@@ -1,11 +1,11 @@
 """Make a `for` loop resumable: run the same file again, and it goes on where it died, with the objects as they were."""
 
-import sys
+import sys as _sys
 
-if sys.implementation.name != "cpython":
+if _sys.implementation.name != "cpython":
     raise ImportError(
         "py_restart needs CPython: it notices a `for` that is left by its references, which "
-        f"{sys.implementation.name} does not count; work would be lost"
+        f"{_sys.implementation.name} does not count; work would be lost"
     )
 
 from ._counter import CounterClosier, enable_counter, simple_counter

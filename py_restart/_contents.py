@@ -76,10 +76,7 @@ class Contents:
     def settle(self, new: Mapping[str, Stamp], old: Mapping[str, Stamp]) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
         for path, place in list(self._staged.items()):
-            if path in new:
-                self._move_in(path, place, old.get(path))
-            else:
-                _files.clear(place)
+            self._move_in(path, place, old.get(path))
             del self._staged[path]
             self._unflushed.add(os.path.dirname(path))
         for path in old.keys() - new.keys():

@@ -245,9 +245,10 @@ def enable_counter(
 ) -> CounterClosier:
     """Make a counter for one loop, and take up what the last run has saved.
 
-    In a `with` statement everything is saved when the block ends by an exception, Ctrl-C, SIGTERM and SIGHUP
-    included, and deleted when it ends without one. With `each_save` everything is saved at every boundary between two
-    items.
+    Only the position and what is registered come back. In a plain `with` they are saved when the block ends by an
+    exception, Ctrl-C, SIGTERM and SIGHUP included: after `kill -9` or a power failure it starts from the save before.
+    With `each_save` they are saved at every boundary between two items as well. When the block ends without an
+    exception, all that was saved is deleted: write results inside it.
 
     Args:
         file_path: The progress file. Its folder must exist.

@@ -30,8 +30,8 @@ def mark_of(item: object) -> str | None:
     if len(parts) <= 8 and all(type(part) in _SCALARS for part in parts):
         return _mark(item)
     found: list[str | None] = []
-    thread = threading.Thread(target=lambda: found.append(_mark(item)), daemon=True)
     try:
+        thread = threading.Thread(target=lambda: found.append(_mark(item)), daemon=True)
         thread.start()
     except RuntimeError:  # no threads here, or too many
         return None

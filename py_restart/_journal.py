@@ -11,6 +11,7 @@ that was kept, since some mounts change the numbers of their files. Nothing is r
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from binascii import crc32
@@ -25,6 +26,7 @@ from ._typing import Moment
 __all__ = ["FLUSH_SECONDS", "Journal", "Teller"]
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
+_REFUSED = (errno.ESPIPE, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # by a mount
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
 
 _behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever flushes next takes them along
@@ -81,7 +83,7 @@ class Journal:
         self._last = 0  # which of them is the newest
         self._is_flushed = False  # whether that is on the device
         self._is_named = False  # whether the name of the file is
-        self._is_read = self._is_empty = self._is_looked_at = False
+        self._is_read = self._is_empty = self._is_refused = False
         self.newest = self.other = None
 
     def _read(self) -> None:
@@ -123,16 +125,20 @@ class Journal:
                 raise RestartError(f"{self._name}: {self._staged} is in the way, and not of py_restart; move it away")
             os.unlink(self._staged)
 
+    def require_mounted(self) -> None:
+        """Raise where the folder is another one than it was: what is made there now would be hidden later."""
+        try:
+            is_other = os.stat(self.folder).st_dev != self._device
+        except FileNotFoundError:  # deleted, with all that was in it
+            return
+        if is_other:
+            raise RestartError(f"{self._name}: its folder is not what it was; mount it again and run again")
+
     def is_here(self) -> bool:
         """Whether the file is where it was; raise where something else is there, or the folder has gone."""
         data = self._bytes()
         if data is None:
-            try:
-                is_other = os.stat(self.folder).st_dev != self._device
-            except FileNotFoundError:  # deleted, with all that was in it
-                return False
-            if is_other:
-                raise RestartError(f"{self._name}: its folder is not what it was; mount it again and run again")
+            self.require_mounted()
             return False
         parts = [(0, self._line), *(((1 + slot) * self._size, record) for slot, record in enumerate(self._records))]
         if any(part is not None and data[at : at + len(part)] != part for at, part in parts) or (
@@ -157,9 +163,8 @@ class Journal:
         """
         self.stop_telling()
         is_due = flush or monotonic() > self._due
-        if is_due and not self._is_looked_at:
-            self.look()
-        self._is_looked_at = False
+        if is_due:
+            self.close()  # and look whether it is still there and ours
         save = self.newest["save"] + 1 if self.newest else 1
         about = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.host_name()}
         record = {**about, **moment}  # what stands last is written most often
@@ -178,26 +183,13 @@ class Journal:
             teller.at = (1 + self._last) * self._size + len(template.head)
             teller.file = self._file
 
-    def look(self) -> None:
-        """Close the file, and open it again if it is still there and ours."""
-        self.close()
-        if self.is_here() and self._line:
-            self._open()
-        self._is_looked_at = True
-
-    def _open(self) -> None:
-        try:
-            self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
-        except OSError:  # one that cannot be written in place is written anew
-            pass
-
     def _write_in_place(self, template: Template, moment: Moment) -> bool:
         """Overwrite a record; return False where the file has gone, or cannot be written in place."""
-        if self._file < 0 and not self._is_looked_at:
-            self.look()
-        if self._file < 0:
+        if self._is_refused or (self._file < 0 and not self.is_here()):
             return False
         try:
+            if self._file < 0:
+                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
             if not self._is_flushed and self._is_read:
                 self._flush()  # what was read, before the other record is overwritten
             self._is_read = False
@@ -206,7 +198,8 @@ class Journal:
             self._records[slot] = None
             record = template.record()
             self._put(slot, record)
-        except OSError:
+        except OSError as error:
+            self._is_refused = error.errno in _REFUSED
             self.let_go()
             return False
         if slot != self._last:
@@ -250,8 +243,6 @@ class Journal:
         self._is_read = False
         if is_flushed:
             self._flush_name()
-        else:
-            self._open()
 
     def _flush_name(self) -> None:
         """Bring the name of the file to the device, and what finished loops have left behind."""

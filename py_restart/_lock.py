@@ -115,7 +115,7 @@ class Lock:
         """In a forked child: the lock is the parent's, and so is the file."""
         file, self._file = self._file, None
         if file is not None:
-            os.close(file)
+            _files.close(file)
 
     def _locked(self) -> int:
         """Return the open lock file, with the lock on it.

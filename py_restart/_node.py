@@ -28,14 +28,7 @@ _entered: dict[int, Node] = {}  # those whose `with` is open
 
 
 class Node(Place):
-    """A loop that is saved.
-
-    Args:
-        name: Its path as the user gave it.
-        each_save: Whether it is saved at boundaries.
-        span: After every how many items.
-        interval: Seconds; a boundary that comes sooner after the last save is passed over.
-    """
+    """A loop that is saved. `name`: its path as the user gave it; the others are those of `enable_counter`."""
 
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
         self.folder, base = os.path.split(os.path.abspath(name))
@@ -45,7 +38,6 @@ class Node(Place):
         super().__init__(path, name, around[-1] if around else None)
         self.each_save, self._span, self._interval = each_save, span, interval
         self._in_with = self._is_watching = self._is_saving = self._saves_again = False
-        self._block: _scope.Block | None = None
         self._owner: tuple[Any, object] | None = None  # the thread and task that run it
         self._costs = Costs(name)
         require_free(path, name, is_progress=True)
@@ -79,15 +71,6 @@ class Node(Place):
             return self._storage.lock.is_held
         return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
 
-    @property
-    def _is_in_block(self) -> bool:
-        """Whether a `multi_count` block, which is not over yet, keeps its files."""
-        return self._block is not None and not self._block.is_over
-
-    def is_kept_when_over(self) -> bool:
-        """Whether a record tells of it although its work is done."""
-        return self._is_in_block
-
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
         thread = self._owner[0] if self._owner is not None else None
@@ -109,11 +92,11 @@ class Node(Place):
         if not (self._in_with or self.each_save):
             warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
         self._take_up()
-        self._block = _scope.config.parent
-        if self._block is not None:
-            self._block.enter(self)
+        self.block = _scope.config.parent
+        if self.block is not None:
+            self.block.enter(self)
         for other in self.parent.current_inside() if self.parent is not None else ():
-            if other.state == LEFT and other._block is self._block:
+            if other.state == LEFT and other.block is self.block:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.run, self.length, self._owner = run, run.length, _scope.owner()
@@ -133,16 +116,15 @@ class Node(Place):
 
     def end(self) -> None:
         """The source is exhausted. In a `with`, the block goes on."""
-        if self.state == RUNNING:
-            self.require_in_turn()
-            self.go("end")
-            self._costs.pass_by(self.position, self._span)
-            if not self._in_with:
-                self._finish(self.each_save)
-            elif self.each_save and not self.is_finished and not self._is_told():
-                self._save()
-            self._costs.judge()
-            log("INFO", f"{self.path}: done at position {self.position}")
+        self.require_in_turn()
+        self.go("end")
+        self._costs.pass_by(self.position, self._span)
+        if not self._in_with:
+            self._finish(self.each_save)
+        elif self.each_save and not self.is_finished and not self._is_told():
+            self._save()
+        self._costs.judge()
+        log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
@@ -312,7 +294,7 @@ class Node(Place):
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
         host = self.host
-        if not self.is_tracked or self.state in (MADE, OVER) or host.state == OVER:
+        if not self.is_tracked or OVER in (self.state, host.state):
             return
         nodes = host.tree()
         if host.is_rich(nodes) and any(node.each_save for node in nodes):
@@ -334,7 +316,7 @@ class Node(Place):
         if self.parent is not None:
             if saves and not self._is_told():
                 self._save()
-        elif self._is_in_block:
+        elif self.is_in_block:
             if saves or not (self.each_save or self.is_finished):
                 self._save()
             self._storage.release(is_kept=True)
@@ -344,11 +326,11 @@ class Node(Place):
     def _is_told(self) -> bool:
         """Whether the save at the last boundary says all: it was the end, nothing is registered, no block is open."""
         is_at_boundary = self.position == self.length and self.position % self._span == 0 and not self._interval
-        return is_at_boundary and not self._is_in_block and not self.host.is_rich(self.host.tree())
+        return is_at_boundary and not self.is_in_block and not self.host.is_rich(self.host.tree())
 
     def _release_if_idle(self, has_failed: bool = False, could_not_begin: bool = False) -> None:
         """Let go of the file where neither a `for`, a `with` nor a block needs it."""
-        is_needed = self._in_with or (self._is_in_block and not has_failed)
+        is_needed = self._in_with or (self.is_in_block and not has_failed)
         if self.parent is None and not is_needed and (could_not_begin or self.state in (LEFT, ENDED, OVER)):
             self._storage.release()
 

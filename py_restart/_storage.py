@@ -148,7 +148,7 @@ class Storage:
 
     def _commit(self, moment: Moment, told: Moment, states: Mapping[str, Any], close: bool) -> None:
         contents, journal, before = self._contents, self.journal, self.journal.newest
-        journal.look()  # a mount may have gone: nothing is staged beneath it
+        journal.require_mounted()
         letter = "ab"[before["save"] % 2 if before else 0]  # alternates, from one process to the next as well
         known = files_of(before)
         try:

@@ -45,6 +45,7 @@ class Place(Counted):
         self.inside: list[Any] = []  # those that have begun inside the item that was running then
         self.saved: Moment | None = None  # what was saved of it, and of those inside that have not begun
         self.first: str | None = None  # the check sum of its first item
+        self.block: Any = None  # the `multi_count` block that it is in
         self.is_torn = False  # loops inside have taken turns with it: nothing of it is one moment any more
         if parent is not None:
             parent.made.add(self)
@@ -53,6 +54,11 @@ class Place(Counted):
     def host(self) -> Any:
         """The outermost loop around, in whose progress file it is saved."""
         return self if self.parent is None else self.parent.host
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether a `multi_count` block, which is not over yet, keeps what is saved of it."""
+        return self.block is not None and not self.block.is_over
 
     def go(self, event: str) -> None:
         """Go on to the next state."""
@@ -160,16 +166,12 @@ class Place(Counted):
         """Whether anything is registered in the moment of these."""
         return any(node.states or any(map(_has_files, node.saved_inside())) for node in nodes)
 
-    def is_kept_when_over(self) -> bool:
-        """Whether a record tells of it although its work is done, so that it is skipped where its item runs again."""
-        return False
-
     def record(self, nodes: list[Any], is_rich: bool) -> dict[Any, Moment]:
         """Return what a record says of each of these loops; what it says of the host has all others in it."""
         records: dict[Any, Moment] = {}
         for node in reversed(nodes):
             kept = [one for one in node.inside if one in records]
-            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_kept_when_over()]
+            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_in_block]
             records[node] = {
                 "path": node.path,
                 "length": node.length,
