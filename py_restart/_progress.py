@@ -95,9 +95,8 @@ def decode(data: bytes, folder: str) -> Progress:
     version = line[len(_START) :].partition(b",")[0]
     if version.isdigit() and int(version) != _VERSION:
         which = "a newer" if int(version) > _VERSION else "an older"
-        raise ValueError(
-            f"in format {int(version)}, of {which} py_restart; this one reads format {_VERSION}, finish the work with that"
-        )
+        what = f"in format {int(version)}, of {which} py_restart; this one reads format {_VERSION}"
+        raise ValueError(f"{what}, finish the work with that one")
     if not newline:
         raise ValueError(_cut_short(data))
     size, line = len(line) + 1, line.rstrip(b" ")
