@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import threading
 from binascii import crc32
+from collections.abc import Callable
+
+from ._typing import Any
 
 __all__ = ["length_of", "mark_of"]
 
 _SCALARS = (int, str, bytes, float, bool, type(None))
 _PATIENCE = 0.05  # seconds that an item may take to print
 _LONGEST = 200  # characters that are looked at of one that prints long
+_MOST = 8  # parts of one that prints at once
 
 
 def length_of(source: object) -> int | None:
@@ -26,12 +30,12 @@ def mark_of(item: object) -> str | None:
 
     What is of no simple type prints in a thread of its own, which nobody waits for longer than a moment.
     """
-    parts = item if isinstance(item, tuple | list) else (item,)
-    if len(parts) <= 8 and all(type(part) in _SCALARS for part in parts):
-        return _mark(item)
+    parts = item if type(item) in (tuple, list) else [item]
+    if len(parts) <= _MOST and all(type(part) in _SCALARS for part in parts):  # type: ignore[arg-type, attr-defined]
+        return _mark(item, _print_plainly)
     found: list[str | None] = []
     try:
-        thread = threading.Thread(target=lambda: found.append(_mark(item)), daemon=True)
+        thread = threading.Thread(target=lambda: found.append(_mark(item, _printer().repr)), daemon=True)
         thread.start()
     except RuntimeError:  # no threads here, or too many
         return None
@@ -39,7 +43,20 @@ def mark_of(item: object) -> str | None:
     return found[0] if found else None
 
 
-def _mark(item: object) -> str | None:
+def _mark(item: object, printed: Callable[[Any], str]) -> str | None:
+    try:
+        return f"{crc32(printed(item).encode('utf-8', 'backslashreplace')):08x}"
+    except Exception:
+        return None
+
+
+def _print_plainly(item: Any) -> str:
+    if type(item) in (tuple, list):
+        return f"{type(item).__name__}({', '.join(map(_print_plainly, item))})"
+    return repr(item[:_LONGEST] if type(item) in (str, bytes) else item)
+
+
+def _printer() -> Any:
     import reprlib
 
     class Printer(reprlib.Repr):
@@ -54,7 +71,4 @@ def _mark(item: object) -> str | None:
 
     printer = Printer()
     printer.maxstring = _LONGEST
-    try:
-        return f"{crc32(printer.repr(item).encode('utf-8', 'backslashreplace')):08x}"
-    except Exception:
-        return None
+    return printer

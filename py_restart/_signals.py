@@ -106,11 +106,12 @@ def _is_main() -> bool:
 
 def _stand_in(numbers: list[int], is_default_meant: bool = False) -> None:
     """Take the place of the handlers of these signals; of the system's default where that is meant."""
-    for number in numbers:
-        handler = signal.getsignal(number)
+    for number, handler in zip(numbers, map(signal.getsignal, numbers), strict=True):
+        if handler.__class__ is int and not (is_default_meant and handler == signal.SIG_DFL):
+            continue  # the system's default, or ignored
         if handler is _on_signal and number not in _former:  # the program has put back what it had found in a block
             _former[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        elif handler is not _on_signal and (callable(handler) or (is_default_meant and handler == signal.SIG_DFL)):
+        elif handler is not _on_signal and handler is not None:
             try:
                 _former[number] = handler
                 signal.signal(number, _on_signal)
