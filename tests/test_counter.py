@@ -805,6 +805,32 @@ def test_a_cell_that_was_interrupted_before_its_block_can_be_run_again(folder, l
     assert counter.object == []
 
 
+def test_a_block_that_fails_after_a_newer_counter_took_over_saves_nothing(folder, left):
+    """Its exception says what happened, and nothing of us; the newer counter starts where the files say."""
+
+    def cell():
+        def work():
+            with enable_counter("run") as counter:
+                seen = counter.save_load_object([], "seen")
+                for i in counter(range(5)):
+                    seen.append(i)
+                    yield i
+
+        running = work()
+        assert [next(running) for _ in range(3)] == [0, 1, 2]
+        return running
+
+    old, new = cell(), enable_counter("run")
+    with pytest.raises(Stop) as raised:
+        old.throw(Stop())
+    assert not hasattr(raised.value, "__notes__")
+    assert left() == [".run.lock"]
+    with new:
+        assert new.save_load_object([], "seen") == []
+        assert list(new(range(5))) == [0, 1, 2, 3, 4]
+    assert left() == []
+
+
 @pytest.mark.parametrize("use", ["save", "remove_files"])
 def test_a_counter_that_was_left_does_not_take_over_from_a_newer_one(folder, use):
     """It raises when it is used again, whether the newer one has saved or not."""
@@ -818,6 +844,28 @@ def test_a_counter_that_was_left_does_not_take_over_from_a_newer_one(folder, use
         with pytest.raises(RestartError, match="run: a newer counter for the same path .*; use that one"):
             getattr(older, use)()
     assert told == [0, 1, 2]
+
+
+def test_a_forked_child_neither_saves_nor_removes_what_its_parent_has_saved(folder, run_child, position):
+    """Whatever it asks for: the files are the parent's."""
+
+    def job(tell):
+        with enable_counter("run", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(4)):
+                seen.append(i)
+                if i == 2:
+                    child = os.fork()
+                    if child == 0:
+                        seen.append("child")
+                        counter.save()
+                        counter.remove_files()
+                        tell("child")
+                        os._exit(0)
+                    os.waitpid(child, 0)
+                    tell((position(), loaded("seen")))
+
+    assert run_child(job).told == ["child", (2, [0, 1])]
 
 
 def test_saving_is_refused_to_a_thread_that_does_not_run_the_loop(folder):

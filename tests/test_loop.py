@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Generator
 
@@ -349,6 +350,21 @@ def test_whatever_cannot_tell_its_length_has_none(counted, moment):
     loop = counted(range(7))
     next(loop), next(loop)
     assert (len(loop), moment()["length"]) == (7, 7)
+
+
+def test_an_item_that_can_be_printed_in_no_thread_is_not_recognised(counted, moment, monkeypatch):
+    """Where no thread can be started the loop runs all the same; what is not known is not warned of."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        loop = counted([{1: "a"}, {2: "b"}, {3: "c"}])
+        assert [next(loop) for _ in range(2)] == [{1: "a"}, {2: "b"}]
+    assert (moment()["position"], moment()["first"]) == (1, None)
+    del loop
+    assert list(counted([{4: "d"}, {5: "e"}, {6: "f"}])) == [{5: "e"}, {6: "f"}]
 
 
 def from_position(start):

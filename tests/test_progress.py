@@ -180,6 +180,26 @@ def test_paths_are_relative_to_its_folder(folder, moment, tmp_path):
     assert str(tmp_path).encode() not in Path("deep/run").read_bytes()
 
 
+def test_a_path_on_another_drive_is_absolute(folder, moment, tmp_path, monkeypatch):
+    """On Windows there is no way from one to the other."""
+
+    def relpath(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    place = os.path.realpath(tmp_path / "a")
+    for stop_at, expected in ((2, []), (None, [0, 1])):
+        with pytest.raises(Stop) if stop_at else contextlib.nullcontext(), enable_counter("run") as counter:
+            seen = counter.save_load_object([], place)
+            assert seen == expected
+            for i in counter(range(4)):
+                if i == stop_at:
+                    raise Stop
+                seen.append(i)
+        assert not stop_at or list(moment()["files"]) == [place]
+    assert seen == [0, 1, 2, 3] and not os.path.exists(place)
+
+
 @pytest.mark.parametrize(
     "host", ["two\nlines", "100%d %s", "naïve", "名前", '"', "\\", " check 7-00000000", "x" * 300, ""]
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import heapq
 import os
@@ -145,6 +146,34 @@ def test_all_files_go_when_the_block_ends_the_newest_loop_first(folder, left, mo
     assert left() == []
 
 
+def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
+    """Or an earlier one would not look done where a later one does; the next run finds both done, and removes them."""
+    real = os.unlink
+
+    def unlink(path, **options):
+        if os.path.basename(path) == "second":
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, **options)
+
+    def job(tell):
+        with multi_count():
+            for name in ("first", "second", "third"):
+                for i in simple_counter(name, range(2)):
+                    tell((name, i))
+
+    told = []
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RestartError, match="second: could not be removed: Input/output"),
+    ):
+        patch.setattr(os, "unlink", unlink)
+        job(told.append)
+    assert told == [(name, i) for name in ("first", "second", "third") for i in range(2)]
+    assert left() == ["first", "second"]
+    assert finished(job) == [("third", 0), ("third", 1)]
+    assert left() == []
+
+
 def test_a_loop_broken_off_in_the_block_goes_with_the_others(folder, left):
     """The files of all loops of the block go when it ends without an exception, those of a `break` too."""
     with multi_count():
@@ -163,6 +192,13 @@ def test_a_block_inside_a_block_is_an_error_in_the_words_of_the_description(fold
                 pass
         assert config.parent is block
     assert config.parent is None
+
+
+def test_config_shows_the_block_that_is_open(folder):
+    """Where one tries things out."""
+    assert repr(config) == "<py_restart.config: parent None>"
+    with multi_count() as block:
+        assert repr(config) == f"<py_restart.config: parent {block!r}>"
 
 
 def test_the_parent_is_none_again_after_a_block_that_failed(folder):
@@ -898,7 +934,8 @@ def test_one_path_twice_in_one_outer_item_is_an_error(folder, first):
                 list(simple_counter("inner", range(2)))
 
 
-def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_another_starts(folder, left, run_child, die):
+@pytest.mark.parametrize("way", ["kill", "exception"])
+def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_another_starts(folder, left, run_child, die, way):
     """Its position is not taken up in the middle of the next loop's work."""
 
     def job(tell, stop):
@@ -914,7 +951,10 @@ def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_another_starts(f
                     seen.append(("second", k))
             tell(list(seen))
 
-    run_child(job, killer((1,), die))
+    if way == "kill":
+        run_child(job, killer((1,), die))
+    else:
+        stopped(job, stopper((1,)))
     assert finished(job, nothing) == [[("inner", j) for j in range(3)] + [("second", k) for k in range(3)]]
     assert left() == []
 

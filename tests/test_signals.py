@@ -427,6 +427,64 @@ def test_all_signals_that_came_during_a_save_count(folder, run_child):
     assert run_child(job).told == ["saving", signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGINT]
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL], ids=["ignored", "default"])
+def test_a_signal_that_came_before_its_handler_was_taken_away_does_what_is_due_behind_the_save(
+    folder, run_child, number, handler
+):
+    """As the kernel would have it with one that it holds back: what counts is who answers it then."""
+
+    def job(tell):
+        signal.signal(number, lambda *arguments: tell("answered"))
+
+        def during():
+            me(number)
+            signal.signal(number, handler)
+
+        with enable_counter("run") as counter:
+            value = Saved(during)
+            counter.object = counter.save_load_object(value, "seen")
+            for i in counter(range(4)):
+                if i == 2:
+                    value.armed = True
+                    counter.save()
+                    value.armed = False
+                    tell("behind the save")
+                    os._exit(0)
+
+    child = run_child(job)
+    if handler == signal.SIG_IGN:
+        assert (child.told, child.status) == (["behind the save"], 0)
+    else:
+        assert (child.told, child.status) == ([], -number)
+    assert resumed() == (2, "whole")
+
+
+class Strict(Exception):
+    """An exception that has no room for what Python does not know either."""
+
+    def __setattr__(self, name, value):
+        if not name.startswith("__"):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+def test_what_a_handler_raises_may_have_no_room_for_a_mark(folder, left):
+    """It goes through as it is, and the block saves."""
+
+    def raising(number, frame):
+        raise Strict(number)
+
+    before = signal.signal(signal.SIGTERM, raising)
+    try:
+        with pytest.raises(Strict, match=str(int(signal.SIGTERM))):
+            counted(None, lambda: me(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left() == ["run", "seen"]
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
 def test_what_waits_behind_a_handler_that_raises_counts_too(folder, run_child):
     """The first one raises; the second one must not wait for the next save, which may never come."""
 
@@ -751,6 +809,33 @@ def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(folder, ru
     assert child.told[0] == "behind the loop"
 
 
+def test_a_ctrl_c_that_cannot_come_again_ends_the_program_behind_the_loop(folder, run_child):
+    """Too many threads, and a program that has an answer to it: with the block at the latest."""
+
+    def source():
+        with Closing(lambda: me(signal.SIGINT)):
+            yield from range(10)
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("can't start new thread")
+
+    def job(tell):
+        _thread.start_new_thread = refuse
+        try:
+            with enable_counter("run") as counter:
+                for i in counter(source()):
+                    if i == 4:
+                        break
+                tell("behind the loop")
+        finally:
+            tell("behind the block")
+        tell("never")
+
+    child = run_child(job)
+    assert child.error == "KeyboardInterrupt"
+    assert child.told in (["behind the loop", "behind the block"], ["behind the block"])
+
+
 def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
     """The first instruction of the end of the block: no `try` can stand there."""
 
@@ -794,6 +879,7 @@ def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_d
 
 def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
     """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an event loop of another test may have left its own
     before = handlers()
     with enable_counter("run") as counter:
         found = [signal.signal(number, lambda *arguments: None) for number in STOPS]
@@ -921,6 +1007,45 @@ def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away
 
 
 # Threads, forks, other interpreters, and the end of this one.
+
+
+def test_where_no_handler_may_be_set_all_other_promises_are_kept(folder, monkeypatch):
+    """Such as in an interpreter inside another one, whose thread calls itself the main one."""
+    before = handlers()
+
+    def refuse(number, handler):
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyError):
+        patch.setattr(_signal, "signal", refuse)
+        with enable_counter("run", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(10)):
+                assert handlers() == before
+                if i == 4:
+                    raise KeyError(i)
+                seen.append(i)
+    assert handlers() == before
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+def test_what_else_python_drops_in_a_block_is_told_as_ever(folder, monkeypatch):
+    """The hook of the program hears of it, and is back behind the block."""
+
+    class Failing:
+        def __del__(self):
+            raise KeyError("dropped")
+
+    def hook(dropped):
+        told.append((dropped.exc_type, str(dropped.exc_value)))
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    with enable_counter("run") as counter:
+        for _ in counter(range(2)):
+            Failing()
+        assert told == [(KeyError, "'dropped'")] * 2
+    assert sys.unraisablehook is hook
 
 
 def test_other_threads_leave_the_signals_alone(folder, left):
@@ -1072,6 +1197,41 @@ def test_a_block_that_is_still_open_when_the_interpreter_ends_is_saved(folder, l
     assert resumed() == (2, [0, 1, 2])
 
 
+@pytest.mark.parametrize("way", ["at its end", "by an exception"])
+def test_a_block_that_the_program_closes_after_the_interpreter_has_saved_it_is_saved_once(folder, left, way):
+    """A program that closes its generators when it exits: that is no end of the work."""
+    closing = "import atexit\natexit.register(lambda: held.close())\n"
+    done = script(closing + HELD, way)
+    assert (done.returncode, done.stderr) == (5 if way == "by an exception" else 0, "")
+    assert left() == ["run", "seen"]
+    assert resumed() == (2, [0, 1, 2])
+
+
+BUSY = """
+import threading
+from py_restart import enable_counter
+inside = threading.Event()
+def work():
+    with enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(9)):
+            if i == 3:
+                inside.set()
+                threading.Event().wait()
+            seen.append(i)
+threading.Thread(target=work, daemon=True).start()
+inside.wait(10)
+"""
+
+
+def test_a_block_in_a_thread_that_runs_when_the_interpreter_ends_keeps_its_last_boundary(folder, left):
+    """Nobody but its own thread can say at which moment it is."""
+    done = script(BUSY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [name for name in left() if name != ".run.lock"] == ["run", "seen"]
+    assert resumed() == (3, [0, 1, 2])
+
+
 INTERPRETER = """
 try:
     import _interpreters as interpreters
@@ -1103,8 +1263,10 @@ interpreters.destroy(one)
 """
 
 
-def test_a_subinterpreter_keeps_all_other_promises(folder, left):
+def test_a_subinterpreter_keeps_all_other_promises(folder, left, monkeypatch):
     """Its thread calls itself the main one, and may set no handler."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)  # it would start in there as well, and say that it cannot
     done = script(INTERPRETER)
     assert (done.returncode, done.stderr) == (0, "")
     assert left() == ["result"] and Path("result").read_text() == "[0, 1, 2, 3, 4, 5]"

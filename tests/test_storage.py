@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -1256,6 +1257,28 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_and_removed(folder, lower, 
     assert os.listdir() == []
 
 
+def test_a_folder_that_can_neither_be_renamed_nor_deleted_is_replaced_by_the_next_save(folder, monkeypatch):
+    """The marker is there already then; the folder is whole until it can be deleted."""
+    real, text = os.unlink, [""]
+    monkeypatch.setattr(os, "rename", refusing(errno.EXDEV))
+    with enable_counter("run") as counter:
+        counter.save_load_funcs([folder_of(lambda: text[0])], [text_in], ["model"])
+        for i in counter(range(3)):
+            text[0] = str(i)
+            if i == 1:
+                with (
+                    monkeypatch.context() as patch,
+                    pytest.raises(RestartError, match="run: could not be saved: Device"),
+                ):
+                    patch.setattr(os, "unlink", refusing(errno.EBUSY, "x", real))
+                    counter.save()
+                assert text_in("model") == "0"
+                assert [name for name in hidden() if name.endswith("-gone")]
+            counter.save()
+            assert (text_in("model"), hidden()) == (str(i), [])
+    assert os.listdir() == []
+
+
 def replacing_lower(strike, lower):
     """Save a folder over one that cannot be renamed."""
     lower.clear()
@@ -1495,6 +1518,52 @@ def test_what_cannot_be_cleared_now_the_next_start_clears(folder, monkeypatch):
     assert (counter.position, counter.save_load_object(None, "a"), hidden()) == (2, [], [])
 
 
+def test_what_cannot_be_cleared_now_is_in_nobodys_way(folder, monkeypatch):
+    """The next save of the same process writes its own contents in that place, a file or a folder."""
+    real = os.unlink
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([folder_of(lambda: str(seen))], [text_in], ["model"])
+        for i in counter(range(3)):
+            seen.append(i)
+            if i == 1:
+                with monkeypatch.context() as patch, pytest.raises(RestartError, match="No space left on device"):
+                    put(patch.setattr, "unlink", lambda path: real(path if path.endswith(".run.new") else "/"))
+                    for name in ("pwrite", "replace"):
+                        put(patch.setattr, name, refusing(errno.ENOSPC))
+                    counter.save()
+                assert {shown(name) for name in hidden()} == {".a.MARK-b", ".model.MARK-b"}
+                assert (loaded("a"), text_in("model")) == ([0], "[0]")
+                seen.append("more")
+            counter.save()
+            assert (loaded("a"), text_in("model"), hidden()) == (seen, str(seen), [])
+
+
+def test_a_move_that_is_done_although_it_is_said_to_have_failed(folder, monkeypatch, position):
+    """So a network may lose the answer: the next save finds the file in its place."""
+    real, lost = os.replace, []
+
+    def replacing(source, target, **options):
+        real(source, target, **options)
+        if os.path.basename(target) in lost:
+            lost.remove(os.path.basename(target))
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", replacing)
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        counter.save_load_funcs([lambda path: Path(path).write_text(str(seen))], [print], ["b"])
+        for i in counter(range(5)):
+            seen.append(i)
+            if i in (2, 3):
+                lost.append("ab"[i - 2])
+                with pytest.raises(RestartError, match="run: could not be saved: Input/output error"):
+                    counter.save()
+            counter.save()
+            assert (position(), loaded("a"), Path("b").read_text(), hidden()) == (i, seen, str(seen), [])
+    assert lost == os.listdir() == []
+
+
 @pytest.mark.parametrize("wrong", ["fails", "writes a part"])
 def test_a_write_in_place_that_fails_costs_no_position(folder, monkeypatch, wrong):
     """The one before is still there, or the new one is; where each write is of a part, the first one of this run, which
@@ -1553,6 +1622,48 @@ def test_a_removal_that_fails_is_our_error_and_lets_go_of_the_lock(folder, monke
     assert descriptors("run") == descriptors(".run.lock") == []
     counter = enable_counter("run")
     assert (counter.position, counter.save_load_object([], "a")) in ((0, []), (2, []))
+
+
+def test_a_loop_that_is_left_where_the_file_cannot_be_closed_says_so(folder, monkeypatch):
+    """What a mount had kept to itself may be lost then; the lock is let go of."""
+    real, loop = os.close, simple_counter("run", range(9))
+    for _ in range(4):
+        next(loop)
+
+    def closing(file):
+        is_progress = shown(file) == "run" and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        real(file)
+        if is_progress:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RestartError, match="run: could not be saved: Input/output error"),
+    ):
+        patch.setattr(os, "close", closing)
+        loop.close()
+    assert os.listdir() == ["run"]
+    assert enable_counter("run").position == 3
+
+
+def test_a_progress_file_that_cannot_be_read_is_an_error_of_what_needs_it_again(folder, monkeypatch):
+    """Behind the loop it was let go of; it is not taken for one that somebody else has saved."""
+    real, counter = os.open, enable_counter("run", each_save=True)
+    for i in counter(range(9)):
+        if i == 3:
+            break
+
+    def opening(path, *more, **options):
+        if path == os.path.realpath("run"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *more, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be removed: Input/output"):
+        patch.setattr(os, "open", opening)
+        counter.remove_files()
+    assert os.listdir() == ["run"]
+    counter.save()
+    assert enable_counter("run").position == 3
 
 
 @pytest.mark.parametrize("name", ["unlink", "close"])
@@ -1617,6 +1728,32 @@ def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypa
         patch.setattr(threading.Thread, "start", start)
         stopped(1, value=bytearray(3 << 20))
     assert enable_counter("run").save_load_object(b"", "a") == bytearray(3 << 20) + b"\0"
+
+
+@pytest.mark.parametrize("is_lasting", [False, True], ids=["in one thread", "lasting"])
+def test_a_digest_that_cannot_be_read_in_its_thread_is_read_again(folder, monkeypatch, is_lasting):
+    """Large contents are digested while they are flushed; where reading them fails again, the save has failed."""
+    real, refused = os.read, []
+
+    def reading(file, size):
+        if shown(file).startswith(".a.") and (is_lasting or not refused):
+            refused.append(threading.current_thread())
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, size)
+
+    stopped(1, value=bytearray(3 << 20))
+    failure = pytest.raises(RestartError, match="run: could not be saved: Input/output error")
+    with enable_counter("run") as counter:
+        value = counter.save_load_object(None, "a")
+        for _ in counter(range(9)):
+            value[0] = 7
+            with monkeypatch.context() as patch, failure if is_lasting else contextlib.nullcontext():
+                patch.setattr(os, "read", reading)
+                counter.save()
+            assert loaded("a")[0] == (0 if is_lasting else 7)
+            assert hidden() == []
+            break
+        assert refused[0] is not threading.main_thread() and len(refused) == 1 + is_lasting
 
 
 NOT_FLUSHED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF]
@@ -1728,6 +1865,72 @@ def test_whether_the_file_is_still_ours_is_seen_from_its_bytes(folder, clock, po
             os.replace("copy", "run")
         assert position() == (i or None)
     assert os.listdir() == []
+
+
+def test_a_progress_file_that_cannot_be_read_just_after_it_was_replaced_is_waited_for(folder, clock, monkeypatch):
+    """Some mounts say for a moment that it is not there, although they list it (rclone)."""
+    stopped(4)
+    real, refused = os.open, []
+
+    def opening(path, *more, **options):
+        if path == os.path.realpath("run") and len(refused) < 3:
+            refused.append(path)
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "open", opening)
+    before = clock.now
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object(None, "a"), len(refused)) == (4, [0, 1, 2, 3], 3)
+    assert before < clock.now < before + 1
+
+
+@pytest.mark.parametrize("has_object", [False, True], ids=["position", "object"])
+def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock, monkeypatch, has_object):
+    """What is made in the empty folder below would be hidden as soon as the mount is back."""
+    os.mkdir("mount")
+    real, unmounted = os.stat, []
+
+    def looking(path, *more, **options):
+        found = real(path, *more, **options)
+        if path in unmounted:
+            return os.stat_result((found.st_mode, found.st_ino, found.st_dev + 1, *found[3:]))
+        return found
+
+    monkeypatch.setattr(os, "stat", looking)
+    with pytest.raises(RestartError, match="run: its folder is not what it was; mount it again and run again"):
+        counter = enable_counter("mount/run", each_save=True)
+        if has_object:
+            _kept = counter.save_load_object([], "mount/a")
+        for i in counter(range(9)):
+            clock.now += 2
+            assert i < 4
+            if i == 3:
+                os.rename("mount", "elsewhere")
+                os.mkdir("mount")
+                unmounted.append(os.path.realpath("mount"))
+    assert os.listdir("mount") == []
+    os.rmdir("mount")
+    os.rename("elsewhere", "mount")
+    unmounted.clear()
+    assert enable_counter("mount/run").position == 3
+
+
+def test_a_save_that_cannot_be_flushed_is_taken_back(folder, monkeypatch, position):
+    """Nobody can tell whether it would be there after a power failure: the save before counts, in the file too."""
+    with enable_counter("run") as counter:
+        for i in counter(range(6)):
+            if i in (2, 4):
+                with (
+                    monkeypatch.context() as patch,
+                    pytest.raises(RestartError, match="run: could not be saved: Input"),
+                ):
+                    patch.setattr(os, "fsync", refusing(errno.EIO))
+                    counter.save()
+                assert position() == i - 1
+            else:
+                counter.save()
+                assert position() == i
 
 
 # The lock, and who uses the file.
@@ -1924,6 +2127,55 @@ def test_a_lock_file_that_goes_or_is_replaced_while_it_is_taken_is_looked_at_aga
     assert len(descriptors(".run.lock")) == 1
 
 
+def test_a_lock_file_that_goes_before_it_is_opened_is_made_again(folder, monkeypatch):
+    """Its holder was just about to end when this one looked."""
+    real, gone = os.open, []
+
+    def opening(path, flags, *more, **options):
+        if path == os.path.realpath(".run.lock") and not flags & os.O_CREAT and not gone:
+            gone.append(path)
+            os.unlink(path)
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", opening)
+    Path(".run.lock").write_text("process 4242 on elsewhere\n")
+    counter = enable_counter("run")
+    assert counter.position == 0 and gone
+    assert Path(".run.lock").read_text().startswith(f"process {os.getpid()} ") and is_locked(".run.lock")
+
+
+def locked_by(number):
+    """Return a job that holds the lock and says that the process of this number does."""
+
+    def job(tell):
+        Path(".run.lock").write_text(f"process {number or os.getpid()} on {os.uname().nodename}, since 2026\n")
+        file = os.open(".run.lock", os.O_RDWR)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        tell("locked")
+        signal.pause()
+
+    return job
+
+
+def test_a_holder_that_has_gone_just_now_is_waited_for(folder, clock, start):
+    """What it had open goes with it, in a moment; where a child of it has the lock still, the way is not free."""
+    start(locked_by(2**22 + 1)).hear()  # there is no process of this number
+    before = clock.now
+    with pytest.raises(InUseError, match="run: in use by process 4194305"):
+        enable_counter("run")
+    assert before + 1 < clock.now < before + 60
+
+
+def test_where_the_kernel_does_not_say_who_is_dying_nobody_is_waited_for(folder, clock, start, monkeypatch):
+    """There is no /proc on macOS."""
+    start(locked_by(None)).hear()
+    real, before = os.path.exists, clock.now
+    monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc") and real(path))
+    with pytest.raises(InUseError, match="run: in use by process"):
+        enable_counter("run")
+    assert clock.now == before
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_locks_does_without(folder, monkeypatch, left, number):
     """Everything else works as it does elsewhere."""
@@ -1961,6 +2213,29 @@ def test_a_newer_counter_takes_over_and_the_older_one_raises(folder, left, is_sa
         assert raised.type is StopIteration or "newer counter" in str(raised.value)
     assert list(new(range(5))) == list(range(is_saved, 5))
     assert left() == []
+
+
+def test_a_counter_that_is_made_while_the_older_one_is_thrown_away_takes_over(folder):
+    """In a finalizer of something in the same cycle: nobody is there any more who could be told."""
+
+    class Job:
+        pass
+
+    def make():
+        job = Job()
+        weakref.finalize(job, lambda: made.append(enable_counter("run", each_save=True)))
+        job.me, job.counter = job, enable_counter("run", each_save=True)
+        job.loop = job.counter(range(9))
+        return [next(job.loop) for _ in range(4)]
+
+    made = []
+    gc.collect()
+    assert make() == [0, 1, 2, 3]
+    gc.collect()
+    assert [counter.position for counter in made] == [3]
+    assert is_locked(".run.lock") and len(descriptors(".run.lock")) == 1
+    assert list(made.pop()(range(9))) == [3, 4, 5, 6, 7, 8]
+    assert os.listdir() == []
 
 
 def test_a_thread_that_is_taken_over_writes_nothing_more(folder, position):
@@ -2393,6 +2668,14 @@ for i in simple_counter("run", range(5)):
         break
 with multi_count():
     print(list(simple_counter("run", range(5))), list(simple_counter("more", range(2))))
+put_in_place, refused = os.replace, []
+def replacing(source, target):
+    if len(refused) < 3:
+        refused.append(target)
+        raise PermissionError(errno.EACCES, "another program has it open", target)
+    put_in_place(source, target)
+os.replace = replacing
+print(list(simple_counter("run", range(3))), len(refused))
 print(os.listdir())
 """
 
@@ -2407,6 +2690,7 @@ def test_the_same_promises_on_windows(folder):
         *["['model', 'run', 'seen']", "[0, 1, 2, 3, 4] []"] * 2,
         "True",
         "[3, 4] [0, 1]",
+        "[0, 1, 2] 3",
         "[]",
     ]
 

@@ -70,7 +70,9 @@ def program(folder):
 
     def program(code):
         source = textwrap.dedent(MAIN) + textwrap.dedent(code) + AT_ONCE
-        environment = {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
+        # Where coverage is measured, each interpreter would start with it, and say that it cannot.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        environment = {**inherited, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
         command = [sys.executable, "-u", "-W", "error", "-c", source]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr

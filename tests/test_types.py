@@ -98,6 +98,28 @@ def test_every_public_name_has_a_complete_type(tmp_path):
     assert "Type completeness score: 100%" in output, output
 
 
+def test_what_only_a_type_checker_reads_can_be_run():
+    """The names that it imports are there; at run time none of them is, and each stands for nothing."""
+    code = """
+import pathlib, types
+from py_restart import _typing
+
+text = pathlib.Path(_typing.__file__).read_text(encoding="utf-8")
+for is_checked in (False, True):
+    module = types.ModuleType("again")
+    text = text.replace(f"TYPE_CHECKING = {not is_checked}", f"TYPE_CHECKING = {is_checked}")
+    exec(compile(text, _typing.__file__, "exec"), vars(module))
+    print(*(getattr(module, name) for name in ("Any", "Protocol", "T", "F", "Stamp", "Moment")), sep=", ")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        ", ".join(["<class 'object'>"] * 6),
+        "typing.Any, <class 'typing.Protocol'>, ~T, ~F, dict[str, int | str], dict[str, typing.Any]",
+    ]
+
+
 def test_the_package_says_that_it_is_typed():
     """py.typed, PEP 561."""
     assert (Path(py_restart.__file__).parent / "py.typed").exists()
