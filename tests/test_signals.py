@@ -781,6 +781,36 @@ def test_a_stop_while_an_inner_loop_is_left_comes_a_moment_later(folder, run_chi
     assert enable_counter("run").position == 4
 
 
+def test_a_stop_that_comes_again_comes_once_from_a_thread_that_ends(folder, run_child, monkeypatch):
+    """It is a signal like the first one: what waits for one wakes up."""
+
+    def source():
+        with Closing(lambda: me(signal.SIGINT)):
+            yield from range(10)
+
+    def starting(function, arguments):
+        threads.append(threading.Thread(target=function, args=arguments))
+        threads[-1].start()
+
+    def job(tell):
+        monkeypatch.setattr(_thread, "start_new_thread", starting)
+        with enable_counter("run") as counter:
+            for i in counter(source()):
+                if i == 4:
+                    break
+            try:
+                wait()
+            except KeyboardInterrupt:
+                threads[0].join(LIMIT)
+                tell((len(threads), threads[0].is_alive()))
+                raise
+
+    threads = []
+    child = run_child(job)
+    assert (child.told, child.error) == ([(1, False)], "KeyboardInterrupt")
+    assert enable_counter("run").position == 4
+
+
 def test_a_stop_that_cannot_come_again_waits_for_the_end_of_the_block(folder, run_child):
     """Where there are too many threads it is not lost either."""
 

@@ -1933,6 +1933,34 @@ def test_a_save_that_cannot_be_flushed_is_taken_back(folder, monkeypatch, positi
                 assert position() == i
 
 
+def test_a_position_whose_flush_fails_by_the_clock_is_an_error(folder, clock, monkeypatch):
+    """It is in the file all the same, where a start finds it, or the one before."""
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: Input/output"):
+        for i in simple_counter("run", range(9)):
+            if i == 3:
+                clock.now += 2
+                patch.setattr(os, "fsync", refusing(errno.EIO))
+    assert i == 3
+    assert enable_counter("run").position in (3, 4)
+
+
+def test_a_counter_whose_file_another_one_has_written_since_does_not_write_over_it(folder, position):
+    """It had let go of the file when its loop was left; the newer one is over as well, and its save is the newest."""
+
+    def part(counter, stop_at):
+        for i in counter(range(9)):
+            if i == stop_at:
+                break
+
+    older = enable_counter("run", each_save=True)
+    part(older, 3)
+    part(enable_counter("run", each_save=True), 6)
+    with pytest.raises(RestartError, match="run: saved by another counter since; make a new one"):
+        older.save()
+    assert os.listdir() == ["run"]
+    assert position() == enable_counter("run").position == 6
+
+
 # The lock, and who uses the file.
 
 
@@ -2225,16 +2253,17 @@ def test_a_counter_that_is_made_while_the_older_one_is_thrown_away_takes_over(fo
         job = Job()
         weakref.finalize(job, lambda: made.append(enable_counter("run", each_save=True)))
         job.me, job.counter = job, enable_counter("run", each_save=True)
-        job.loop = job.counter(range(9))
-        return [next(job.loop) for _ in range(4)]
 
     made = []
+    stopped(4)
     gc.collect()
-    assert make() == [0, 1, 2, 3]
+    make()
     gc.collect()
-    assert [counter.position for counter in made] == [3]
+    assert [counter.position for counter in made] == [4]
     assert is_locked(".run.lock") and len(descriptors(".run.lock")) == 1
-    assert list(made.pop()(range(9))) == [3, 4, 5, 6, 7, 8]
+    seen = made[0].save_load_object([], "a")
+    seen += made.pop()(range(9))
+    assert seen == list(range(9))
     assert os.listdir() == []
 
 
@@ -2347,6 +2376,92 @@ def test_a_forked_child_that_goes_on_with_the_loop_writes_nothing(folder, run_ch
             assert counter.save_load_object(None, "a") == []
         counter.remove_files()
         del counter
+
+
+@contextlib.contextmanager
+def at_line(number, name, do):
+    """Do something before the n-th line that is run of a module of the package; yield how many lines are left to it."""
+    import py_restart
+
+    path, left = os.path.join(os.path.dirname(py_restart.__file__), name), [number]
+
+    def see(code):
+        if code.co_filename == path:
+            left[0] -= 1
+            if left[0] == -1:
+                do()
+
+    def trace(frame, event, argument):
+        if event == "line":
+            see(frame.f_code)
+        return trace if frame.f_code.co_filename == path else None
+
+    if sys.version_info < (3, 12):
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield left
+        finally:
+            sys.settrace(before)
+    else:
+        monitoring, tool = sys.monitoring, 4
+        monitoring.use_tool_id(tool, "at_line")
+        monitoring.register_callback(tool, monitoring.events.LINE, lambda code, line: see(code))
+        monitoring.set_events(tool, monitoring.events.LINE)
+        try:
+            yield left
+        finally:
+            monitoring.set_events(tool, 0)
+            monitoring.free_tool_id(tool)
+
+
+def test_a_fork_at_any_line_of_letting_go_keeps_the_lock_from_nobody(folder, start, left, clock):
+    """Another thread does it. The child has loops of its own; what its parent has let go of is free."""
+
+    def child(tell):
+        tell(list(simple_counter("mine", range(2))))
+        signal.sigwait([signal.SIGUSR1])
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        for number in itertools.count():
+            children, loop = [], simple_counter("run", range(3))
+            thread = threading.Thread(target=lambda children=children: children.append(start(child)))
+            assert next(loop) == 0
+            with at_line(number, "_lock.py", lambda thread=thread: (thread.start(), thread.join())) as lines:
+                assert list(loop) == [1, 2]
+            if lines[0] >= 0:
+                break
+            assert children[0].hear() == [0, 1]
+            assert left() == []
+            assert list(simple_counter("run", range(3))) == [0, 1, 2]
+            children[0].send(signal.SIGUSR1)
+            assert children[0].end().status == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+    assert number > 5 and clock.now == 1000.0
+
+
+def test_an_exception_at_any_line_of_taking_the_lock_leaves_it_free(folder, run_child, left):
+    """Threads can be made to raise one anywhere (`PyThreadState_SetAsyncExc`), which time limits do."""
+
+    def fail():
+        raise Kill
+
+    def job(tell):
+        for number in itertools.count():
+            with contextlib.suppress(Kill):
+                with at_line(number, "_lock.py", fail):
+                    counter = enable_counter("run")
+                break
+            assert not os.path.exists(".run.lock") or not is_locked(".run.lock")
+            assert list(simple_counter("run", range(2))) == [0, 1]
+            tell(left())
+        tell(counter.position)
+
+    told = run_child(job)
+    assert told.error is None
+    assert told.told == [[]] * (len(told.told) - 1) + [0] and len(told.told) > 10
 
 
 def test_a_child_that_is_forked_during_a_save_does_not_have_the_lock(folder, monkeypatch, recwarn):
@@ -2668,6 +2783,15 @@ for i in simple_counter("run", range(5)):
         break
 with multi_count():
     print(list(simple_counter("run", range(5))), list(simple_counter("more", range(2))))
+held = os.open(".busy.lock", os.O_RDWR | os.O_CREAT)
+os.write(held, b"process 1 on elsewhere, since 2026\\n")
+msvcrt.locking(held, msvcrt.LK_NBLCK, 1)
+try:
+    enable_counter("busy")
+except RestartError as error:
+    print(error)
+os.close(held)
+os.unlink(".busy.lock")
 put_in_place, refused = os.replace, []
 def replacing(source, target):
     if len(refused) < 3:
@@ -2690,6 +2814,7 @@ def test_the_same_promises_on_windows(folder):
         *["['model', 'run', 'seen']", "[0, 1, 2, 3, 4] []"] * 2,
         "True",
         "[3, 4] [0, 1]",
+        "busy: in use by process 1 on elsewhere; wait for it to end, or stop it",
         "[0, 1, 2] 3",
         "[]",
     ]
