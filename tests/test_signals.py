@@ -910,6 +910,9 @@ def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_d
 def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
     """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # an event loop of another test may have left its own
+    defaults = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    for number, handler in zip(STOPS, defaults, strict=True):
+        signal.signal(number, handler)  # a block that was thrown away late may have put back that of an event loop
     before = handlers()
     with enable_counter("run") as counter:
         found = [signal.signal(number, lambda *arguments: None) for number in STOPS]
@@ -923,10 +926,9 @@ def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_ha
                 for _ in counter(range(2)):
                     me(signal.SIGTERM)
         assert stop.value.code == 143
-        defaults = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
         assert [signal.getsignal(number) for number in STOPS] == defaults
     finally:
-        for number, handler in zip(STOPS, [signal.default_int_handler, *[signal.SIG_DFL] * 2], strict=True):
+        for number, handler in zip(STOPS, defaults, strict=True):
             signal.signal(number, handler)
     assert handlers() == before
 
