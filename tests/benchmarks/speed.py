@@ -635,7 +635,7 @@ def measure(size: Size, folder: Path) -> tuple[list[Row], Picture]:
 
 def file_system(folder: Path) -> str:
     """Say what the folder is on, where the system tells."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
         return max((len(where), kind) for _, where, kind, *_ in mounts if folder.is_relative_to(where))[1]
     return "a file system that is not told"

@@ -49,17 +49,16 @@ class Recorder:
     Events: ``create``, ``mkdir`` (folder, name, node), ``unlink`` (folder, name), ``rename`` (folder, name, folder,
     name, node), ``write`` (node, offset, data), ``size`` (node, size), ``flush`` (node), ``mark`` (anything).
 
-    It begins with what is in the folder, of which a run before has recorded how it came there. Where
+    It begins with what is on the disk, of which the runs before have recorded how it came there. Where
     ``renames_folders`` is false, none but a staged one is renamed, as in the lower layer of an overlay.
     """
 
-    def __init__(self, folder: Path, folders: Folders, renames_folders: bool = True) -> None:
+    def __init__(self, folder: Path, disk: Disk, renames_folders: bool = True) -> None:
         self.root = os.path.realpath(folder)
-        self.folders = {node: dict(names) for node, names in folders.items()}
+        self.folders = disk.now()[1]
         self.events: list[Event] = []
         self._renames_folders = renames_folders
-        known = (node for names in self.folders.values() for node in names.values())
-        self._numbers = itertools.count(1 + max(known, default=ROOT))
+        self._numbers = itertools.count(1 + disk.last)
         self._open: dict[int, int] = {}  # descriptor -> node
         self._lock = threading.RLock()
 
@@ -291,6 +290,11 @@ class Disk:
 
     def _change(self, folders: tuple[int, ...], made: list[tuple[int, str, int | None]]) -> None:
         self._changes.append((folders, made, False))
+
+    @property
+    def last(self) -> int:
+        """The highest number of a node, whether it is still there or not."""
+        return max([*self._files, *self._folders])
 
     def now(self) -> tuple[Content, Folders]:
         """What is there for all who look, on the device or not: what a kill leaves."""
