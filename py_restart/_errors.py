@@ -89,7 +89,7 @@ def without_ours(error: BaseException) -> None:
     following = None
     for here in reversed(kept):
         here.tb_next, following = following, here
-    error.__traceback__ = following
+    error.with_traceback(following)
 
 
 def warn(text: str) -> None:
@@ -114,11 +114,19 @@ def log(level: str, text: str) -> None:
 
 def attach(error: BaseException, failure: BaseException) -> None:
     """Say that something failed while `error`, which may print nothing (`SystemExit`), is on its way."""
-    error.add_note(str(failure))
+    add_note(error, str(failure))
     log("ERROR", str(failure))
     try:
         warn(str(failure))
     except Warning:  # warnings are errors here; the note has said it
+        pass
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Attach a note, where the exception lets itself be changed."""
+    try:
+        error.add_note(text)
+    except Exception:
         pass
 
 

@@ -140,6 +140,8 @@ class Lock:
                 elif found and found.strip(b"\0")[:8] != b"process "[: len(found)]:
                     raise RestartError(f"{self._name}: {self._path} is in the way, and not of py_restart; move it away")
                 elif found == seen:  # it was there all the time, so it is the one that is locked
+                    if _files.WINDOWS:  # deletes no open file
+                        _let_go(file)
                     os.unlink(self._path)
             except BaseException:
                 _let_go(file)

@@ -13,7 +13,7 @@ from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, ago, attach, log, warn, without_ours
+from ._errors import RestartError, add_note, ago, attach, log, warn, without_ours
 from ._journal import Teller
 from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
@@ -304,7 +304,7 @@ class Node(Place):
             try:
                 warn_of_lost(self)
             except UserWarning as warning:  # warnings are errors here; this one must not cost the save
-                error.add_note(str(warning))
+                add_note(error, str(warning))
             self._save(flush=True)
         except BaseException as failure:  # a save function may even want to exit
             attach(error, failure)

@@ -134,9 +134,9 @@ class Storage:
             RestartError: a function or the disk fails. The save before is still whole then.
         """
         with held(), self._turn:
-            if not self._may_write():
-                return
             try:
+                if not self._may_write():
+                    return
                 self._contents.settle(*self._files())  # what a failure has left undone
                 if states or files_of(self.journal.newest):
                     self._commit(moment, told, states, close)

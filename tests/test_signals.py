@@ -461,12 +461,10 @@ def test_a_signal_that_came_before_its_handler_was_taken_away_does_what_is_due_b
 
 
 class Strict(Exception):
-    """An exception that has no room for what Python does not know either."""
+    """An exception that does not let itself be changed, as that of a frozen dataclass."""
 
     def __setattr__(self, name, value):
-        if not name.startswith("__"):
-            raise AttributeError(name)
-        super().__setattr__(name, value)
+        raise AttributeError(name)
 
 
 def test_what_a_handler_raises_may_have_no_room_for_a_mark(folder, left):
