@@ -35,6 +35,7 @@ class Contents:
         self._path, self._name = path, name
         self._staged: dict[str, str] = {}  # what counts but is not in its place yet: where it is staged
         self._unflushed: set[str] = set()  # folders in which names have changed
+        self._leftovers: set[str] = set()  # what was staged or moved aside, and is of no use any more
         self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
 
     def stage(self, path: str, state: Any, letter: str, known: Stamp | None) -> Stamp:
@@ -82,6 +83,12 @@ class Contents:
         for path in old.keys() - new.keys():
             if self._is_ours(path, old[path]):
                 self._delete(path)
+        if self._leftovers:
+            self.flush_folders()  # or a power failure might keep the deletion, and lose the move before it
+            for place in self._leftovers:
+                _files.clear(place)
+                self._unflushed.add(os.path.dirname(place))
+            self._leftovers.clear()
 
     def recover(self, new: Mapping[str, Stamp], old: Mapping[str, Stamp], flush_record: Callable[[], None]) -> None:
         """Finish what a crash has left undone of the save that counts; its record is flushed first."""
@@ -105,6 +112,7 @@ class Contents:
             if new and _is_in_place(path, new):
                 break
             if place.endswith("-gone"):
+                _files.flush_folder(os.path.dirname(path))
                 _files.delete(path)
             elif new and _is_in_place(_in(place, path), new):
                 self._move_in(path, place, old)
@@ -123,7 +131,7 @@ class Contents:
             _files.replace(new, path)
             self._seen[path] = _files.look(path)
         if new != place:
-            _files.clear(place)
+            self._leftovers.add(place)
 
     def _delete(self, path: str) -> None:
         """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
@@ -146,7 +154,7 @@ class Contents:
             _files.delete(path)
             _files.flush_folder(folder)
             _files.delete(gone)
-        _files.clear(aside)
+        self._leftovers.add(aside)
 
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
