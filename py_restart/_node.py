@@ -229,6 +229,8 @@ class Node(Place):
         if self.state == RUNNING and self._owner != _scope.owner():
             return  # it goes on in a task that has outlived the block
         if self.parent is not None:
+            if is_over and self.state == LEFT and not self._in_with:
+                self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
                 self.host._save()
         elif is_over and self.is_tracked:

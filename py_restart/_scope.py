@@ -29,6 +29,7 @@ class Block:
     def __init__(self) -> None:
         self._members: dict[str, Any] = {}  # by path; of an inner loop, the newest
         self._thread: threading.Thread | None = None
+        self.is_done = False  # it has ended without an exception: its loops need not be skipped any more
 
     @property
     def is_over(self) -> bool:
@@ -40,7 +41,7 @@ class Block:
         own = _block.get()
         if own is not None and not own.is_over:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
-        self._members, self._thread = {}, threading.current_thread()
+        self._members, self._thread, self.is_done = {}, threading.current_thread(), False
         _open.append(self)
         _block.set(self)
         return self
@@ -51,12 +52,13 @@ class Block:
     ) -> None:
         _block.set(None)
         _open.remove(self)
+        self.is_done = error is None
         failure: Exception | None = None
         for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
             try:
                 member.leave_block(error is None and failure is None)
             except Exception as raised:  # all others let go of their files all the same
-                failure = failure or raised
+                failure, self.is_done = failure or raised, False
         if failure is not None:
             raise failure
 

@@ -60,6 +60,11 @@ class Place(Counted):
         """Whether a `multi_count` block, which is not over yet, keeps what is saved of it."""
         return self.block is not None and not self.block.is_over
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the next run skips it once it is over, since its block is not done: it is open, or has failed."""
+        return self.block is not None and not self.block.is_done
+
     def go(self, event: str) -> None:
         """Go on to the next state."""
         self.state = _NEXT[self.state][event]
@@ -171,7 +176,7 @@ class Place(Counted):
         records: dict[Any, Moment] = {}
         for node in reversed(nodes):
             kept = [one for one in node.inside if one in records]
-            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_in_block]
+            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_kept]
             records[node] = {
                 "path": node.path,
                 "length": node.length,

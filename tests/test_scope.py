@@ -982,6 +982,45 @@ def test_an_inner_loop_whose_block_has_failed_does_not_count_as_ended_when_anoth
     assert left() == []
 
 
+def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_its_block_ends(folder, left, run_child, die):
+    """The work of all loops in the block is done then: no item changes what is registered a second time."""
+
+    def job(tell, stop):
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for _ in counter(range(1)):
+                with multi_count():
+                    for j in simple_counter("inner", range(9)):
+                        seen.append(j)
+                        if j == 2:
+                            break
+                stop("behind the block")
+            tell(list(seen))
+
+    run_child(job, killer(("behind the block",), die))
+    assert finished(job, nothing) == [[0, 1, 2]]
+    assert left() == []
+
+
+def test_what_has_ended_in_a_block_that_failed_is_skipped_whoever_saves_last(folder, left):
+    """The outer loop saves when the block is over already; a block that has failed is tried again in the next run."""
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            for i in counter(range(2)):
+                with multi_count():
+                    for j in simple_counter("first", range(2)):
+                        tell((i, "first", j))
+                    for j in simple_counter("second", range(2)):
+                        stop(i, j)
+                        tell((i, "second", j))
+
+    order = [(i, name, j) for i in range(2) for name in ("first", "second") for j in range(2)]
+    assert stopped(job, stopper((0, 1))) == order[:3]
+    assert finished(job, nothing) == order[3:]
+    assert left() == []
+
+
 def test_an_inner_object_that_cannot_be_loaded_costs_nothing(folder, left):
     """The outer block ends by that error and saves: what was saved of the inner loop stays in the moment as it is."""
     stopped(joint, stopper(("first", 1, 1)), False, True)
