@@ -123,9 +123,17 @@ class Lock:
         It is made with all its contents, since not every mount lets a file be written again. One that a kill has left
         behind is deleted by the one who gets the lock on it.
         """
-        began = time.monotonic()
         said = f"process {os.getpid()} on {_files.host_name()}, since {_files.now()} {os.urandom(4).hex()}"
         self._line = said.encode("ascii", "replace") + b"\n"
+        try:
+            return self._taken()
+        except OSError:
+            if self._read() == self._line:  # made for nothing
+                _files.clear(self._path)
+            raise
+
+    def _taken(self) -> int:
+        began = time.monotonic()
         while True:
             seen = self._made()
             try:
@@ -164,10 +172,11 @@ class Lock:
 
     def _wait_for_holder(self, seconds: float) -> None:
         """Wait a moment for a holder that is about to end, or has not yet said who it is; refuse all others."""
-        words = (self._read() or b"").decode("ascii", "replace").partition(",")[0]
+        found = self._read() or b""
+        words = found.decode("ascii", "replace").partition(",")[0]
         process, _, host = words.removeprefix("process ").partition(" on ")
         patience = START_SECONDS
-        if process.isdigit():
+        if process.isdigit() and found != self._line:  # else another one, who starts just now, is looking at it
             patience = _patience_with(int(process)) if host == _files.host_name() else 0.0
         if seconds >= patience:
             who = words if process.isdigit() else "another process"

@@ -2224,6 +2224,23 @@ def test_a_lock_that_fails_for_another_reason_is_an_error(folder, monkeypatch, l
         with pytest.raises(RestartError, match="run: .*Input/output error"):
             enable_counter("run")
     assert descriptors(".run.lock") == []
+    assert left() == []
+
+
+def test_a_lock_file_that_another_start_is_just_looking_at_is_waited_for(folder, monkeypatch):
+    """It takes for a moment what may be left of a kill; the one that made it is not in its own way."""
+    flock, files = fcntl.flock, []
+
+    def locking(file, operation):
+        files.append(file)
+        if len(files) == 1:
+            raise BlockingIOError
+        return flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    counter = enable_counter("run")
+    assert counter.position == 0 and is_locked(".run.lock")
+    assert len(descriptors(".run.lock")) == 1
 
 
 @pytest.mark.parametrize("is_saved", [False, True])
