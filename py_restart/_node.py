@@ -19,7 +19,7 @@ from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
 from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_file, require_folder
-from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place
+from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended
 from ._typing import Any
 
 __all__ = ["Node"]
@@ -46,17 +46,16 @@ class Node(Place):
             require_file(path, name)
             self._storage = Storage(path, name, self.is_busy)
             self.set_saved(self._storage.journal.newest)
+            self.was_rich = bool(files_of(self.saved))
             return
         self._storage = self.host._storage
         if os.path.lexists(path):
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
         self.require_first_of_its_path()
-        is_rich = bool(files_of(self._storage.journal.newest)) or _scope.config.parent is not None
+        is_skipped = self.host.was_rich or _scope.config.parent is not None
         for saved in self.parent.saved_inside():
-            # One that is at its end has ended: where nothing is registered, it runs again with its item.
-            has_ended = saved["position"] == saved["length"] and not saved["finished"]
-            if saved["path"] == path and (is_rich or not has_ended):
+            if saved["path"] == path and (is_skipped or not has_ended(saved)):
                 self.set_saved(saved)
 
     @property
@@ -327,7 +326,7 @@ class Node(Place):
 
     def _is_told(self) -> bool:
         """Whether the save at the last boundary says all: it was the end, nothing is registered, no block is open."""
-        is_at_boundary = self.position == self.length and self.position % self._span == 0 and not self._interval
+        is_at_boundary = 0 < self.position == self.length and self.position % self._span == 0 and not self._interval
         return is_at_boundary and not self.is_in_block and not self.host.is_rich(self.host.tree())
 
     def _release_if_idle(self, has_failed: bool = False, could_not_begin: bool = False) -> None:

@@ -12,7 +12,7 @@ from ._input import mark_of
 from ._loop import Counted
 from ._typing import Any, Moment
 
-__all__ = ["ENDED", "LEFT", "MADE", "OVER", "RUNNING", "Place"]
+__all__ = ["ENDED", "LEFT", "MADE", "OVER", "RUNNING", "Place", "has_ended"]
 
 MADE = "made"  # its loop has not begun
 RUNNING = "running"
@@ -44,6 +44,7 @@ class Place(Counted):
         self.made: weakref.WeakSet[Place] = weakref.WeakSet()  # all loops that were made inside
         self.inside: list[Any] = []  # those that have begun inside the item that was running then
         self.saved: Moment | None = None  # what was saved of it, and of those inside that have not begun
+        self.was_rich = False  # something was registered in the moment that was saved of this host
         self.first: str | None = None  # the check sum of its first item
         self.block: Any = None  # the `multi_count` block that it is in
         self.is_torn = False  # loops inside have taken turns with it: nothing of it is one moment any more
@@ -86,7 +87,9 @@ class Place(Counted):
 
     def saved_inside(self) -> list[Moment]:
         """Return what is saved of loops inside the current item that have not begun in this run."""
-        return self.saved["inside"] if self.saved is not None and self.position == self.start else []
+        if self.state == OVER or self.position != self.start:
+            return []
+        return self.saved["inside"] if self.saved is not None else []
 
     def forget_saved(self, inner: Place) -> None:
         """Have nothing saved of a loop inside that has not begun."""
@@ -121,8 +124,8 @@ class Place(Counted):
     # The loops inside.
 
     def current_inside(self) -> list[Any]:
-        """Return the loops that have begun inside the current item."""
-        if not self.inside:
+        """Return the loops that have begun inside the current item; what is over, broken off too, is in none."""
+        if not self.inside or self.state == OVER:
             return []
         position = self.position
         return [inner for inner in self.inside if inner.item == position]
@@ -184,9 +187,21 @@ class Place(Counted):
                 "finished": node.state in (ENDED, OVER),
                 "files": {state.path: None for state in node.states},
                 "position": node.position,
-                "inside": [*node.saved_inside(), *inside],
+                "inside": [*self._still_saved(node.saved_inside(), is_rich), *inside],
             }
         return records
+
+    def _still_saved(self, moments: list[Moment], is_rich: bool) -> list[Moment]:
+        """Return what was saved and stays as it is. What runs again with its item would be skipped in a rich moment."""
+        if self.was_rich or not is_rich:
+            return moments
+        left = (one for one in moments if not has_ended(one))
+        return [{**one, "inside": self._still_saved(one["inside"], is_rich)} for one in left]
+
+
+def has_ended(saved: Moment) -> bool:
+    """Whether a loop was saved at its end. Where nothing was registered, it runs again with its item."""
+    return bool(saved["position"] == saved["length"] and not saved["finished"])
 
 
 def _has_files(saved: Moment) -> bool:

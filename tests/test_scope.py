@@ -1021,6 +1021,72 @@ def test_what_has_ended_in_a_block_that_failed_is_skipped_whoever_saves_last(fol
     assert left() == []
 
 
+def test_the_end_of_an_empty_inner_loop_is_a_boundary(folder, left, run_child, die):
+    """It saves the moment, as every exhausted loop does: the outer loop goes on where it was."""
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            for i in counter(range(4)):
+                for _ in simple_counter("inner", [], save_span=3):
+                    pass
+                tell(i)
+                stop(i)
+
+    assert run_child(job, killer((2,), die)).told == [0, 1, 2]
+    assert finished(job, nothing) == [2, 3]
+    assert left() == []
+
+
+def test_what_ended_where_nothing_was_registered_runs_again_whatever_is_registered_by_then(
+    folder, left, run_child, die
+):
+    """An object that has gone before, and comes again in the next runs, makes no loop look done that is not."""
+
+    def job(tell, stop):
+        for _ in simple_counter("outer", range(2), save_span=2):
+            with enable_counter("first") as counter:
+                for _ in counter(range(1)):
+                    part = enable_counter("part", each_save=True)
+                    seen = part.save_load_object([], "seen")
+                    for j in part(range(2)):
+                        seen.append(j)
+                        stop("part", j)
+            for j in simple_counter("second", range(2)):
+                tell(j)
+            stop("second")
+
+    assert run_child(job, killer(("second",), die)).told == [0, 1]
+    assert left() == [".outer.lock", "outer"]
+    assert run_child(job, killer(("part", 1), die)).told == []
+    assert left() == [".outer.lock", "outer", "seen"]
+    assert run_child(job, killer(("second",), die)).told == [0, 1]
+    assert finished(job, nothing) == [0, 1, 0, 1]
+    assert left() == []
+
+
+def test_what_is_registered_inside_a_loop_that_was_broken_off_goes_with_it(folder, left):
+    """As with one that was exhausted: nothing is registered in the moment any more, and the item runs again."""
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            for _ in counter(range(1)):
+                for _ in simple_counter("first", range(2)):
+                    inner = enable_counter("inner", each_save=True)
+                    seen = inner.save_load_object([], "seen")
+                    for j in inner(range(2)):
+                        seen.append(j)
+                    tell(list(seen))
+                    break
+                for j in simple_counter("second", range(2)):
+                    tell(j)
+                stop("behind them")
+
+    assert stopped(job, stopper(("behind them",))) == [[0, 1], 0, 1]
+    assert left() == ["outer"]
+    assert finished(job, nothing) == [[0, 1], 0, 1]
+    assert left() == []
+
+
 def test_an_inner_object_that_cannot_be_loaded_costs_nothing(folder, left):
     """The outer block ends by that error and saves: what was saved of the inner loop stays in the moment as it is."""
     stopped(joint, stopper(("first", 1, 1)), False, True)

@@ -151,7 +151,7 @@ def execute(run: Run, program: Program, plan: Plan | None) -> None:
 class Choice:
     """What the contract leaves open."""
 
-    ended_counts: bool  # an inner loop with each_save that has ended in this item still rules what a failure saves
+    ended_counts: bool  # a loop with each_save that has ended in this item, or was left, rules what a failure saves
     end_is_saved: bool  # the end of an inner loop, or of a block, that does not save by itself is a save of the moment
 
 
@@ -295,7 +295,7 @@ class Model:
 
     def _fail(self) -> None:
         """A ``with`` ends by an exception: all as it is, unless objects are halfway through an item of a boundary."""
-        states = {"running", "ended"} if self.choice.ended_counts else {"running"}
+        states = {"running", "left", "ended"} if self.choice.ended_counts else {"running"}
         has_boundary = any(entry.loop.each for entry in self._stack[0].tree() if entry.state in states)
         if not (has_boundary and self._is_registered()):
             self._save()
