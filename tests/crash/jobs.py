@@ -248,6 +248,20 @@ def joint_on_failure(run: Run) -> None:
         run.result(done)
 
 
+def broken_off(run: Run) -> None:
+    """A block in each item of a loop, and in it a loop that is left by ``break``; an object around both."""
+    with run.api.enable_counter(run.folder / "outer.tmp", each_save=True) as counter:
+        done = counter.save_load_object([], run.folder / "done.pickle")
+        for i in counter(range(2)):
+            with run.api.multi_count():
+                for j in run.api.simple_counter(run.folder / "inner.tmp", range(3)):
+                    run.item((i, j))
+                    done.append((i, j))
+                    if j == 1:
+                        break
+        run.result(done)
+
+
 def growing(run: Run) -> None:
     """A moment that outgrows its records twice: loops with long names, none deep, then three, then twenty."""
 
@@ -365,6 +379,7 @@ JOBS = [
         None,
         2,
     ),
+    job(broken_off, PAIRS, PAIRS, "outer.tmp done.pickle", each()),
     job(
         growing,
         [(i, j) for i in range(3) for j in range(2)],
