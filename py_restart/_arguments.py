@@ -28,8 +28,8 @@ def checked_path(path: Any) -> str:
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
     if not name:
         raise ValueError("the path is empty; give the path of a file")
-    scheme, separator, _ = name.partition("://")
-    if separator and scheme.isalnum():
+    scheme, separator, _ = name.partition(":/")  # a `Path` has one slash left of two
+    if separator and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not os.path.isdir(f"{scheme}:"):
         raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
     return name
 

@@ -72,7 +72,7 @@ def face(function: F) -> F:
 
 def shorten(error: BaseException) -> None:
     """Take the traceback from an error that says all itself, and our part from that of its cause."""
-    if isinstance(error, RestartError | UserWarning):
+    if isinstance(error, RestartError) or "is_of_py_restart" in vars(error):
         error.__traceback__ = None
     if error.__cause__ is not None:
         without_ours(error.__cause__)
@@ -99,7 +99,11 @@ def warn(text: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, UserWarning, stacklevel=level)
+    try:
+        warnings.warn(text, UserWarning, stacklevel=level)
+    except UserWarning as warning:  # warnings are errors here
+        warning.__dict__["is_of_py_restart"] = True
+        raise
 
 
 def log(level: str, text: str) -> None:

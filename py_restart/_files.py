@@ -98,12 +98,12 @@ def is_file_or_nothing(path: str) -> bool:
 
 
 def kind_of(path: str) -> str:
-    """Return "file", "folder" or "link", or "" where nothing is there."""
+    """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file"
+    return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file" if S_ISREG(mode) else "other"
 
 
 def delete(path: str) -> None:

@@ -146,7 +146,7 @@ class Lock:
                 elif (found := self._read()) == self._line:
                     return file
                 elif found and found.strip(b"\0")[:8] != b"process "[: len(found)]:
-                    raise RestartError(f"{self._name}: {self._path} is in the way, and not of py_restart; move it away")
+                    raise RestartError(self._in_the_way())
                 elif found == seen:  # it was there all the time, so it is the one that is locked
                     if _files.WINDOWS:  # deletes no open file
                         _let_go(file)
@@ -161,8 +161,13 @@ class Lock:
         try:
             _files.create(self._path, self._line)
         except FileExistsError:
+            if _files.kind_of(self._path) not in ("file", ""):
+                raise RestartError(self._in_the_way()) from None
             return self._read()
         return self._line
+
+    def _in_the_way(self) -> str:
+        return f"{self._name}: {self._path} is in the way, and not of py_restart; move it away"
 
     def _read(self) -> bytes | None:
         try:

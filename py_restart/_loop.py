@@ -141,8 +141,8 @@ class Run(Iterable["T"]):
             items, is_first_unseen = self._items()
             span = self._span if save is not None else sys.maxsize
             for item in islice(items, 1 if is_first_unseen else 0):
-                self.counted.meet(item)
                 try:
+                    self.counted.meet(item)
                     yield item
                 except BaseException:
                     self._is_thrown = True

@@ -13,7 +13,7 @@ from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, add_note, ago, attach, log, warn, without_ours
+from ._errors import RestartError, add_note, ago, attach, failing, log, warn, without_ours
 from ._journal import Teller
 from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
@@ -31,7 +31,8 @@ class Node(Place):
     """A loop that is saved. `name`: its path as the user gave it; the others are those of `enable_counter`."""
 
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
-        self.folder, base = os.path.split(os.path.abspath(name))
+        with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
+            self.folder, base = os.path.split(os.path.abspath(name))
         known = [os.path.dirname(loop.path) for loop in _scope.running() if loop.folder == self.folder]
         path = os.path.join(known[0], base) if known else os.path.realpath(name)
         around = _scope.around(name, path)
@@ -115,6 +116,8 @@ class Node(Place):
 
     def end(self) -> None:
         """The source is exhausted. In a `with`, the block goes on."""
+        if self.state == OVER:  # its `with` has ended before it
+            return
         self.require_in_turn()
         self.go("end")
         self._costs.pass_by(self.position, self._span)
@@ -167,6 +170,8 @@ class Node(Place):
             try:
                 if not self._leave_with():
                     return
+                if self.state == RUNNING and not self.is_busy():
+                    self.go("leave")  # a variable holds what drives it
                 if self.state == MADE:
                     self.go("finish")
                 elif error is not None:
@@ -275,7 +280,9 @@ class Node(Place):
             host._release_if_idle()
 
     def _tell(self, teller: Teller | None, position: int) -> None:
-        """Save at a boundary, in full."""
+        """Save at a boundary, in full; not behind the end of the work."""
+        if self.state == OVER:
+            return
         self.require_in_turn()
         warn_of_lost(self)
         self._costs.pass_by(position, self._span)
@@ -341,7 +348,3 @@ def _close_all() -> None:
     for node in reversed(list(_entered.values())):
         if not node.is_busy():
             node.close(SystemExit("the interpreter ends"))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_entered.clear)

@@ -1,8 +1,8 @@
 """The progress file as a value: bytes <-> moments. No I/O, no clock.
 
     {"format": "py_restart", "version": 2, "id": "94182a5c01d2e3f4", "check": "5f0c4a11"}
-    {"save": 7, ..., "path": "job.progress", ..., "position": 42, "inside": [], "check": "42-5f0c4a11"}
-    {"save": 6, ..., "path": "job.progress", ..., "position": 17, "inside": [], "check": "17-a2b13c05"}
+    {"save": 7, ..., "path": "job.progress", ..., "position": 42, "inside": [], "check": "5f0c4a11-42"}
+    {"save": 6, ..., "path": "job.progress", ..., "position": 17, "inside": [], "check": "a2b13c05-17"}
 
 Three lines of one size. The first never changes while the file lives; the other two are *records*, each a whole moment
 by itself, or blank. A save overwrites the older one; the newest whole one counts, and the other tells what was there
@@ -62,7 +62,7 @@ class Template:
         head, _, tail = text[:-1].partition(_PLACE)
         check = crc32(f"{head}{_PLACE}{tail}".encode(), seal)
         self.head = head.encode()
-        self.tail = tail.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%%d-%08x"}' % check])
+        self.tail = tail.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%08x-%%d"}' % check])
         self.size = _SMALLEST
         while self.size < len(self.record(_LARGEST)) + 1:
             self.size *= 2
@@ -140,10 +140,10 @@ def _read_record(record: bytes, folder: str, seal: int) -> tuple[int, Moment] | 
     import json
     import re
 
-    match = re.fullmatch(rb'(.*), "check": "(\d{1,19})-([0-9a-f]{8})"}', record, re.DOTALL)
+    match = re.fullmatch(rb'(.*), "check": "([0-9a-f]{8})-(\d{1,19})"}', record, re.DOTALL)
     if match is None:
         return None
-    text, position, check = match.groups()
+    text, check, position = match.groups()
     for told in re.finditer(b'(?<="position": )%b(?=,)' % position, text):
         if crc32(text[: told.start()] + _PLACE.encode() + text[told.end() :], seal) == int(check, 16):
             moment: Moment = json.loads(text + b"}")
@@ -153,10 +153,11 @@ def _read_record(record: bytes, folder: str, seal: int) -> tuple[int, Moment] | 
 
 def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
     """Return the moment with another name for each path in it."""
+    tables = {name: moment[name] for name in ("files", "removed") if name in moment}
     return {
         **moment,
         "path": rename(moment["path"]),
-        "files": {rename(path): stamp for path, stamp in moment["files"].items()},
+        **{name: {rename(path): stamp for path, stamp in table.items()} for name, table in tables.items()},
         "inside": [_renamed(inner, rename) for inner in moment["inside"]],
     }
 

@@ -58,7 +58,7 @@ class Storage:
                 self.lock.take(takes_over=True)
                 self.journal = Journal(path, name)
                 self._contents.recover(*self._files(), self.journal.flush)
-                if self.journal.newest is not None and self.journal.newest.get("removed"):
+                if self.journal.newest is not None and "removed" in self.journal.newest:
                     self._remove()
         except BaseException:  # a signal that came meanwhile, too
             self.lock.release()
@@ -75,8 +75,9 @@ class Storage:
         return f"to start afresh delete {' and '.join([self._name, *files_of(self.journal.newest)])}"
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
-        """What belongs to the save that counts, and to the one before."""
-        return files_of(self.journal.newest), files_of(self.journal.other)
+        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
+        newest = self.journal.newest or {}
+        return files_of(self.journal.newest), {**files_of(self.journal.other), **newest.get("removed", {})}
 
     def _lose(self) -> None:
         with self._turn:  # a save in another thread comes to its end
@@ -180,7 +181,8 @@ class Storage:
     def _remove(self) -> None:
         if files_of(self.journal.newest):
             self._contents.flush_folders()
-            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
+            files = files_of(self.journal.newest)
+            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
             self.journal.write(nothing, nothing, flush=True)
             self._contents.settle(*self._files())
         self._contents.flush_folders()

@@ -22,7 +22,7 @@ OVER = "over"  # its work is done; or its `with` has ended before it had begun
 _NEXT: dict[str, dict[str, str]] = {
     MADE: {"begin": RUNNING, "finish": OVER},
     RUNNING: {"end": ENDED, "leave": LEFT},
-    LEFT: {"finish": OVER},
+    LEFT: {"finish": OVER, "end": ENDED},  # a variable may hold what drives it, behind its `with`
     ENDED: {"finish": OVER},
     OVER: {},
 }

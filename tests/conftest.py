@@ -128,7 +128,7 @@ def left(folder):
 
 def age_of(record):
     """Return what the newest of two records has most of: the number of the save, and within it the position told."""
-    return record["save"], int(record["check"].partition("-")[0])
+    return record["save"], int(record["check"].partition("-")[2])
 
 
 def _moment(path="run"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -573,9 +574,7 @@ def test_resuming_a_range_draws_nothing(folder, length):
                     raise Stop
     content = Path("run").read_text()
     size = len(content)
-    content = re.sub('"position": 3, *"', lambda found: f'"position": {far}, "', content).replace(
-        '"check": "3-', f'"check": "{far}-'
-    )
+    content = re.sub('"position": 3, *"', lambda found: f'"position": {far}, "', content).replace('-3"}', f'-{far}"}}')
     lines = [line.rstrip() for line in content.splitlines()]
     Path("run").write_text("".join(line.ljust(size // 3 - 1) + "\n" for line in lines))
     counter = enable_counter("run")
@@ -939,3 +938,59 @@ def test_a_forked_child_dies_of_sigterm(folder, start):
                 break
 
     assert start(job).end().told == [-signal.SIGTERM]
+
+
+class Printed:
+    """An item that does something when it is printed."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def __repr__(self):
+        self.act()
+        return "printed"
+
+
+def test_a_stop_while_the_first_item_is_looked_at_is_of_that_item(folder):
+    """It was drawn, but it has not run: the next run begins with it."""
+    reached = threading.Event()
+
+    def strike():
+        reached.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt):
+        with enable_counter("run") as counter:
+            for _ in counter(iter([Printed(strike), Printed(strike)])):
+                time.sleep(1)
+    assert reached.is_set()
+    assert enable_counter("run").position == 0
+
+
+@pytest.mark.parametrize("each_save", [False, True])
+def test_a_block_that_ends_while_a_variable_holds_its_loop_is_the_end_of_the_work(folder, each_save):
+    """Nothing is left; what is drawn behind it is delivered, and saved no more."""
+    with enable_counter("run", each_save=each_save) as counter:
+        stream = map(str, counter(range(6)))
+        for text in stream:
+            if text == "3":
+                break
+    assert os.listdir() == []
+    assert list(stream) == ["4", "5"]
+    assert os.listdir() == []
+
+
+def test_a_loop_that_goes_on_behind_a_block_that_failed_is_saved_at_its_boundaries(folder):
+    """A variable holds it; its path is free meanwhile, and with its end the work is done."""
+    with pytest.raises(Stop):
+        with enable_counter("run", each_save=True) as counter:
+            stream = map(str, counter(range(6)))
+            for text in stream:
+                if text == "3":
+                    raise Stop
+    assert os.listdir() == ["run"]
+    assert next(stream) == "4" and os.listdir() == ["run"]
+    assert enable_counter("other", use_tempfile=False).position == 0
+    assert list(stream) == ["5"]
+    assert os.listdir() == []

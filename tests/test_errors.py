@@ -8,6 +8,7 @@ import pickle
 import re
 import threading
 import traceback
+import warnings
 from pathlib import Path
 
 import pytest
@@ -503,3 +504,40 @@ def test_a_save_function_that_exits_does_not_hide_the_exception(folder):
             for _ in counter(range(3)):
                 raise KeyError
     assert any("no space" in note for note in raised.value.__notes__)
+
+
+@pytest.mark.parametrize("path", ["git+ssh://host/x", Path("s3://bucket/x"), "https://host/x"])
+def test_what_looks_like_a_url_is_an_error(folder, path):
+    """A `Path` has lost one of its slashes."""
+    with pytest.raises(ValueError, match="a URL; give the path of a file"):
+        enable_counter(path)
+
+
+def test_a_working_folder_that_was_deleted_is_an_error_that_names_the_path(folder, monkeypatch):
+    """No bare OSError gets out."""
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(RestartError, match="run: cannot be found: .*; give an absolute path"):
+        enable_counter("run")
+
+
+def test_a_pipe_at_the_name_of_the_lock_file_holds_nobody_up(folder):
+    """In a shared folder anybody can put one there."""
+    os.mkfifo(".run.lock")
+    with pytest.raises(RestartError, match="run: .*.run.lock is in the way, and not of py_restart; move it away"):
+        enable_counter("run")
+    assert os.listdir() == [".run.lock"]
+
+
+def test_a_warning_of_the_programs_own_keeps_its_traceback(folder):
+    """Where warnings are errors, only ours say all that there is to say."""
+
+    def source():
+        warnings.warn("mine", UserWarning, stacklevel=1)
+        yield 1
+
+    with pytest.raises(UserWarning, match="mine") as raised:
+        list(simple_counter("run", source()))
+    assert "source" in [entry.name for entry in raised.traceback]

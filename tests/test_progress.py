@@ -61,7 +61,7 @@ def newest_of(data):
 
 def age_of(record):
     """Return the number of the save, and the position that is told."""
-    return record["save"], int(record["check"].partition("-")[0])
+    return record["save"], int(record["check"].partition("-")[2])
 
 
 def start_with(data, path="run"):

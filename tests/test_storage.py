@@ -262,8 +262,8 @@ def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(fo
     device, pwrite = [None], os.pwrite
 
     def age(line):
-        record = json.loads(line) if line.strip() else {"save": -1, "check": "0-"}
-        return record["save"], int(record["check"].partition("-")[0])
+        record = json.loads(line) if line.strip() else {"save": -1, "check": "-0"}
+        return record["save"], int(record["check"].partition("-")[2])
 
     def flush(file):
         if shown(file) in ("run", ".run.new"):
@@ -1387,7 +1387,7 @@ def test_the_record_of_a_removal_says_so(folder, moment, monkeypatch):
     monkeypatch.setattr(os, "unlink", unlink)
     counted(None, each_save=True)
     last = next(record for name, record in seen if name == "a")
-    assert (last["removed"], last["files"]) == (True, {})
+    assert (list(last["removed"]), last["files"]) == (["a"], {})  # what goes is told, but belongs to no moment
 
 
 def test_a_position_alone_is_removed_without_a_word(folder, calls):

@@ -199,6 +199,36 @@ def nested_object(run: Run) -> None:
     run.result(None)
 
 
+def now_and_then(run: Run) -> None:
+    """An object that belongs to an inner loop in the first and in the last item, and to none in between."""
+    for i in run.api.simple_counter(run.folder / "outer.tmp", range(4)):
+        if i in (1, 2):
+            run.item((i, 0))
+            continue
+        inner = run.api.enable_counter(run.folder / "inner.tmp", each_save=True)
+        mine = inner.save_load_object([], run.folder / "mine.pickle")
+        for j in inner(range(2)):
+            run.item((i, j))
+            mine.append(j)
+    run.result(None)
+
+
+def blocks(run: Run) -> None:
+    """A ``multi_count`` block in each item of a loop: two loops, an object registered with the second."""
+    for i in run.api.enable_counter(run.folder / "outer.tmp", each_save=True)(range(2)):
+        with run.api.multi_count():
+            for j in run.api.simple_counter(run.folder / "one.tmp", range(2)):
+                run.item((i, "one", j))
+            with run.api.enable_counter(run.folder / "two.tmp", each_save=True) as two:
+                mine = two.save_load_object([], run.folder / "mine.pickle")
+                for j in two(range(2)):
+                    run.item((i, "two", j))
+                    mine.append(j)
+                if mine != [0, 1]:
+                    raise AssertionError(f"of another moment: {mine}")
+    run.result(None)
+
+
 def joint(run: Run) -> None:
     """A loop in a loop, with an object registered outside: one moment for both."""
     counter = run.api.enable_counter(run.folder / "outer.tmp", each_save=True)
@@ -363,6 +393,20 @@ JOBS = [
         each(),
     ),
     job(nested_object, PAIRS, None, "outer.tmp mine.pickle", each()),
+    job(
+        now_and_then,
+        [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0), (3, 1)],
+        None,
+        "outer.tmp mine.pickle",
+        each(),
+    ),
+    job(
+        blocks,
+        [(i, name, j) for i in range(2) for name in ("one", "two") for j in range(2)],
+        None,
+        "outer.tmp mine.pickle",
+        each(),
+    ),
     job(joint, PAIRS, PAIRS, "outer.tmp done.pickle", each()),
     job(
         joint_deep,

@@ -116,7 +116,7 @@ STOPPED = job(stopped, range(4), None, "run.tmp", each(), 1)
 CUTS = [
     *map(Cut, jobs_named("positions", "every_second", "on_failure", "ended_by_break", "after_the_loop")),
     *map(Cut, jobs_named("objects_and_functions", "joint", "joint_on_failure", "joint_deep", "forgotten", "growing")),
-    *map(Cut, jobs_named("nested_on_failure", "nested_several", "nested_object")),
+    *map(Cut, jobs_named("nested_on_failure", "nested_several", "nested_object", "now_and_then", "blocks")),
     # The outer boundary comes right behind the end of the inner loop, whose last save was flushed just now.
     *(Cut(job, promised=inner_pairs(3)) for job in jobs_named("nested")),
     *(Cut(job, unsaved=several_unsaved) for job in jobs_named("several")),
@@ -143,17 +143,8 @@ CUTS += [
     *(Cut(cut.job, kind="_threadless", starts_threads=False) for cut in CUTS if cut.job.function is large),
 ]
 # The jobs whose work ends with the loop, before they tell their result.
-BARE = {
-    "positions",
-    "every_second",
-    "objects_and_functions",
-    "joint",
-    "nested",
-    "nested_object",
-    "growing",
-    "large",
-    "rows",
-}
+BARE = {"positions", "every_second", "objects_and_functions", "joint", "nested", "nested_object", "growing"}
+BARE |= {"large", "rows", "now_and_then", "blocks"}
 MOST_STATES = 1_000  # of one job; of more, every second, third ... is tried
 MOST_LARGE_STATES = 40
 
@@ -406,7 +397,8 @@ class _Flushes(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         name = ast.unparse(node.value.func).rpartition(".")[2] if isinstance(node.value, ast.Call) else ""
         if "flush" in name and self._is_it(node):
-            return ast.copy_location(ast.Pass(), node)
+            what = node.value.func.value if isinstance(node.value.func, ast.Attribute) else ast.Constant(None)
+            return ast.copy_location(ast.Expr(what), node)  # such as `waiting.pop()`, of `waiting.pop().flush()`
         return self.generic_visit(node)
 
 
@@ -430,7 +422,13 @@ def without(module: str, number: int, folder: Path) -> Path:
 
 # The cuts that show the most, which come first.
 TELLING = {"positions", "on_failure", "ended_by_break", "positions_slowly", "several_quickly", "large_threadless"}
-TELLING |= {"ended_by_break_killed", "ended_by_break_overlay", "nested_object_killed", "several_quickly_killed"}
+TELLING |= {
+    "now_and_then",
+    "ended_by_break_killed",
+    "ended_by_break_overlay",
+    "nested_object_killed",
+    "several_quickly_killed",
+}
 
 
 def first_wrong(cuts: Iterable[Cut], folder: Path, package: Path) -> str:
