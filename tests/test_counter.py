@@ -994,3 +994,63 @@ def test_a_loop_that_goes_on_behind_a_block_that_failed_is_saved_at_its_boundari
     assert enable_counter("other", use_tempfile=False).position == 0
     assert list(stream) == ["5"]
     assert os.listdir() == []
+
+
+def test_a_block_that_ends_while_another_thread_runs_its_loop_leaves_it_to_that(folder):
+    """The loop goes on, and ends the work itself."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def work(loop):
+        for i in loop:
+            if i == 2:
+                begun.set()
+                goes_on.wait(10)
+            done.append(i)
+
+    done = []
+    with enable_counter("run", each_save=True) as counter:
+        thread = threading.Thread(target=work, args=(counter(range(6)),))
+        thread.start()
+        assert begun.wait(10)
+    assert "run" in os.listdir()
+    goes_on.set()
+    thread.join()
+    assert done == list(range(6)) and os.listdir() == []
+
+
+class Frozen(Exception):
+    """An exception that does not let itself be changed."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+def test_a_save_that_fails_beside_an_exception_that_takes_no_note_is_warned_of(folder):
+    """The exception stays the one that is raised."""
+    with pytest.warns(UserWarning, match="wrote nothing there"), pytest.raises(Frozen):
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([lambda path: None], [print], ["x"])
+            for i in counter(range(4)):
+                if i == 2:
+                    raise Frozen
+
+
+def test_a_loop_broken_off_at_the_end_of_a_block_inside_a_loop_has_ended(folder, die, run_child):
+    """It is not gone on with where the outer item runs again."""
+
+    def job(tell, dies):
+        outer = enable_counter("outer", each_save=True)
+        seen = outer.save_load_object([], "seen")
+        for i in outer(range(2)):
+            with multi_count():
+                for j in simple_counter("inner", range(4)):
+                    tell((i, j))
+                    seen.append((i, j))
+                    if j == 1:
+                        break
+            if dies and i == 1:
+                die()
+        tell(list(seen))
+
+    assert run_child(job, True).told == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert run_child(job, False).told == [[(0, 0), (0, 1), (1, 0), (1, 1)]]

@@ -141,7 +141,8 @@ def test_loops_in_worker_processes_go_on_after_terminate(jobs, tmp_path, told_to
     assert second.end() == 0, second.lines
     for name in "ab":
         done = first.numbers(name)
-        assert second.numbers(name) == list(range(done[-1] if done else 0, 60))
+        last = done[-1] if done else 0
+        assert second.numbers(name) in (list(range(last, 60)), list(range(last + 1, 60)))  # it may stop between two
         assert f"done {name}" in second.lines
     assert list(tmp_path.iterdir()) == []
 
