@@ -586,7 +586,7 @@ def move_position(path: Path, position: int) -> None:
         lines = file.readlines()
         for index, line in enumerate(lines[1:], 1):
             text = re.sub(rb'"position": 1\b', b'"position": %d' % position, line.rstrip())
-            text = re.sub(rb'"check": "1-', b'"check": "%d-' % position, text)
+            text = re.sub(rb'-1"}$', b'-%d"}' % position, text)
             lines[index] = text.ljust(len(line) - 1) + b"\n"
         file.seek(0)
         file.writelines(lines)
