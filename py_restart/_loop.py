@@ -16,7 +16,7 @@ from types import CodeType, FrameType, GeneratorType, TracebackType
 
 from ._errors import RestartError, face, shorten
 from ._input import length_of
-from ._signals import act_on_waiting, shielded
+from ._signals import held, shielded
 from ._typing import Any, T
 
 __all__ = ["Counted", "Loop", "Run"]
@@ -182,17 +182,17 @@ class Run(Iterable["T"]):
     @shielded
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         """The `for` is over, or has been left. A second stop waits until that is known."""
-        try:
-            if error is None:
-                self._is_between = True
-                self.counted.end()
-            elif kind is not GeneratorExit:
-                self._is_between = not self._is_thrown
-                shorten(error)
-        finally:
-            self._drawn, self._is_left = self._drawn().__int__, True
-            self.counted.leave()
-            act_on_waiting()
+        with held():
+            try:
+                if error is None:
+                    self._is_between = True
+                    self.counted.end()
+                elif kind is not GeneratorExit:
+                    self._is_between = not self._is_thrown
+                    shorten(error)
+            finally:
+                self._drawn, self._is_left = self._drawn().__int__, True
+                self.counted.leave()
 
     def _items(self) -> tuple[Iterator[T], bool]:
         """Return the items from the start of the loop on, and whether the first of all is still to come unseen.

@@ -168,6 +168,8 @@ class Node(Place):
         """The `with` ends."""
         with held():
             try:
+                if self.state == RUNNING and self.run is not None and self.run.driver is None:
+                    self.leave()  # a handler has raised while it was left, and Python has dropped that
                 if not self._leave_with():
                     return
                 if self.state == RUNNING and not self.is_busy():
@@ -231,8 +233,8 @@ class Node(Place):
     def leave_block(self, is_over: bool) -> None:
         """The `multi_count` block has ended; where its work is over, so is this loop's."""
         if self.state == RUNNING and self._owner != _scope.owner():
-            return  # it goes on in a task that has outlived the block
-        if self.parent is not None:
+            pass  # it goes on in a task that has outlived the block
+        elif self.parent is not None:
             if is_over and self.state == LEFT and not self._in_with:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
@@ -252,8 +254,7 @@ class Node(Place):
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
 
     def _take_up(self) -> None:
-        registered = {state.path for state in self.states}
-        for path in sorted((self.saved["files"] if self.saved else {}).keys() - registered):
+        for path in sorted((self.saved["files"] if self.saved else {}).keys() - {state.path for state in self.states}):
             what = f"saved with {path}, which is not registered"
             raise RestartError(f"{self.name}: {what}; register it, or {self._storage.way_out}")
         self.join()
@@ -268,8 +269,7 @@ class Node(Place):
         try:
             for _ in range(2):
                 nodes = [node for node in host.tree() if node is not without]
-                is_rich = host.is_rich(nodes)
-                records = host.record(nodes, is_rich)
+                records = host.record(nodes, host.is_rich(nodes))
                 states = {state.path: state for node in nodes for state in node.states}
                 told = records[self] if self.state != OVER else records[host]
                 self._storage.save(records[host], told, states, teller, flush, close=bool(self._interval))

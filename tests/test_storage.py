@@ -2482,6 +2482,36 @@ def test_an_exception_at_any_line_of_taking_the_lock_leaves_it_free(folder, run_
     assert told.told == [[]] * (len(told.told) - 1) + [0] and len(told.told) > 10
 
 
+def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folder, run_child, left):
+    """The handler raises: that waits, or Python drops it, and the block finds out that the loop was left."""
+
+    def limit(number, frame):
+        raise Kill
+
+    def job(tell):
+        sys.unraisablehook = lambda dropped: None
+        signal.signal(signal.SIGALRM, limit)
+        counter, lines = None, [-1]
+        for number in itertools.count():
+            with contextlib.suppress(Kill, Stop):
+                with at_line(number, "_loop.py", lambda: signal.raise_signal(signal.SIGALRM)) as lines:
+                    with enable_counter("run") as counter:
+                        for i in counter(range(9)):
+                            if i == 3:
+                                raise Stop
+            if lines[0] >= 0:
+                break
+            with contextlib.suppress(Kill):
+                time.sleep(0.02)  # it may come again
+            assert left() in ([], ["run"])
+            tell(counter and counter.position)
+            enable_counter("run").remove_files()
+
+    told = run_child(job)
+    assert told.error is None
+    assert len(told.told) > 20 and told.told[-5:] == [3] * 5
+
+
 def test_a_child_that_is_forked_during_a_save_does_not_have_the_lock(folder, monkeypatch, recwarn):
     """The lock, that is: nobody has to wait for the child."""
     told, real = [], os.fsync
