@@ -11,5 +11,5 @@ RANDOM_MUTATIONS = 100_000  # damaged progress files, besides every prefix and e
 RANDOM_KILLS = 500  # kills of running jobs at random moments
 RANDOM_SIGNALS = 300  # Ctrl-C and SIGTERM at random moments
 RANDOM_PROGRAMS = 2_000  # random programs against the model in memory
-OPERATION_SIGNALS = 2_500  # at least this many time limits (SIGALRM) that raise, one at each file operation of each job
+OPERATION_SIGNALS = 2_000  # at least this many time limits (SIGALRM) that raise, one at each file operation of each job
 RANDOM_LIMITS = 100  # time limits that raise at random moments
