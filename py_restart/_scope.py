@@ -29,7 +29,7 @@ class Block:
     def __init__(self) -> None:
         self._members: dict[str, Any] = {}  # by path; of an inner loop, the newest
         self._thread: threading.Thread | None = None
-        self.is_done = False  # it has ended without an exception: its loops need not be skipped any more
+        self.is_done: bool = False  # it has ended without an exception: its loops need not be skipped any more
 
     @property
     def is_over(self) -> bool:
