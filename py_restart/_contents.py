@@ -20,8 +20,6 @@ from ._errors import RestartError, describe
 from ._progress import relative
 from ._typing import Any, Stamp
 
-__all__ = ["Contents"]
-
 
 class Contents:
     """All contents that belong to one progress file.

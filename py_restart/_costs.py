@@ -6,8 +6,6 @@ from time import monotonic
 
 from ._errors import log
 
-__all__ = ["Costs"]
-
 _COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
 _NOTICEABLE = 0.05  # seconds of saving below which nobody minds
 

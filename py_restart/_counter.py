@@ -22,8 +22,6 @@ from ._signals import shielded
 from ._state import Functions, Object
 from ._typing import Any, T
 
-__all__ = ["CounterClosier", "enable_counter", "simple_counter"]
-
 
 class CounterClosier:
     """Counts one loop, and saves where it is together with what is registered. `enable_counter` makes it.

@@ -11,8 +11,6 @@ from types import TracebackType
 
 from ._typing import Any, F
 
-__all__ = ["InUseError", "RestartError"]
-
 
 class RestartError(Exception):
     """A loop cannot be saved or resumed as it stands.

@@ -11,7 +11,7 @@ from binascii import crc32
 from collections.abc import Callable, Iterator
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from ._typing import Stamp
+from ._typing import F, Stamp
 
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
@@ -21,6 +21,13 @@ NEW = os.O_CREAT | os.O_EXCL | PLAIN
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 18  # bytes that are digested at a time: they stay in the cache of the processor
+
+
+def at_fork(function: F) -> F:
+    """Have it called in each forked child."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+    return function
 
 
 def _seek_and_write(file: int, data: bytes, at: int) -> int:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from ._typing import Any
 
-__all__ = ["length_of", "mark_of"]
-
 _SCALARS = (int, str, bytes, float, bool, type(None))
 _PATIENCE = 0.05  # seconds that an item may take to print
 _LONGEST = 200  # characters that are looked at of one that prints long

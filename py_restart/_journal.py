@@ -23,8 +23,6 @@ from ._errors import RestartError, warn
 from ._progress import PAGE, Template, decode, first_line, is_begun
 from ._typing import Moment
 
-__all__ = ["FLUSH_SECONDS", "Journal", "Teller"]
-
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
 _REFUSED = (errno.ESPIPE, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # by a mount
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
@@ -309,9 +307,6 @@ class Journal:
         self._forget()
 
 
+@_files.at_fork
 def _after_fork() -> None:
     _behind.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

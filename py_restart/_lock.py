@@ -26,7 +26,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Lock", "is_locked_here", "turn"]
 
 START_SECONDS = 2.0  # how long another process may take to say who it is
 DYING_SECONDS = 60.0  # how long a process that was killed may take to free its memory
@@ -229,13 +228,10 @@ def _let_go(file: int) -> None:
     _files.close(file)
 
 
+@_files.at_fork
 def _after_fork() -> None:
     global turn
     turn = threading.RLock()  # a thread that is not in the child may have held it
     for lock in list(_held.values()):
         lock.drop()
     _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -19,8 +19,6 @@ from ._input import length_of
 from ._signals import held, shielded
 from ._typing import Any, T
 
-__all__ = ["Counted", "Loop", "Run"]
-
 _END = object()
 _GENERATOR = 0x20  # `inspect.CO_GENERATOR`; to import that takes longer than all of this
 

@@ -22,8 +22,6 @@ from ._storage import Storage, require_file, require_folder
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended
 from ._typing import Any
 
-__all__ = ["Node"]
-
 _entered: dict[int, Node] = {}  # those whose `with` is open
 
 

@@ -26,8 +26,6 @@ from collections.abc import Callable
 
 from ._typing import Moment, Stamp
 
-__all__ = ["PAGE", "Progress", "Template", "decode", "files_of", "first_line", "is_begun"]
-
 PAGE = 4096  # bytes; what the kernel copies in one go
 _SMALLEST = 512
 _VERSION = 2

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from contextvars import ContextVar
 from types import TracebackType
 
 from ._errors import RestartError, face
+from ._files import at_fork
 from ._typing import Any
-
-__all__ = ["NO_SOURCE", "Block", "around", "config", "multi_count", "owner", "running", "start_running", "stop_running"]
 
 NO_SOURCE = (
     "a loop cannot be part of the source of another loop, which would draw from it twice; "
@@ -172,12 +170,9 @@ def stop_running(who: tuple[object, object], loop: object) -> None:
             _running.pop(who, None)
 
 
+@at_fork
 def _after_fork() -> None:
     """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
     _block.set(None)
     _open.clear()
     _running.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -25,9 +25,8 @@ import threading
 import time
 from types import CodeType, FrameType
 
+from ._files import at_fork
 from ._typing import Any, F
-
-__all__ = ["act_on_waiting", "held", "shielded", "unwatch", "watch"]
 
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _ALL = sorted(signal.valid_signals())
@@ -205,6 +204,7 @@ def _send_later(number: int) -> None:
     signal.raise_signal(number) if sys.platform == "win32" else os.kill(os.getpid(), number)
 
 
+@at_fork
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
     global _blocks, _saves
@@ -213,7 +213,3 @@ def _after_fork() -> None:
     _blocks = _saves = 0
     _waiting.clear()
     _step_aside()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

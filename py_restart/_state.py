@@ -11,8 +11,6 @@ from ._errors import RestartError, warn
 from ._lock import is_locked_here
 from ._typing import Any
 
-__all__ = ["Functions", "Object", "require_free", "users", "warn_of_lost"]
-
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
 
 

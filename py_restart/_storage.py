@@ -30,8 +30,6 @@ from ._progress import files_of
 from ._signals import held
 from ._typing import Any, Moment, Stamp
 
-__all__ = ["Storage", "require_file", "require_folder"]
-
 _open: weakref.WeakSet[Storage] = weakref.WeakSet()
 
 
@@ -233,10 +231,7 @@ def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:
         _fill_in(inner, stamps)
 
 
+@_files.at_fork
 def _after_fork() -> None:
     for storage in list(_open):
         storage.drop()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -12,8 +12,6 @@ from ._input import mark_of
 from ._loop import Counted
 from ._typing import Any, Moment
 
-__all__ = ["ENDED", "LEFT", "MADE", "OVER", "RUNNING", "Place", "has_ended"]
-
 MADE = "made"  # its loop has not begun
 RUNNING = "running"
 LEFT = "left"  # its `for` was left, by `break` or an exception
