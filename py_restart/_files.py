@@ -16,11 +16,11 @@ from ._typing import F, Stamp
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
 # Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
-PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-NEW = os.O_CREAT | os.O_EXCL | PLAIN
+_BINARY: int = getattr(os, "O_BINARY", 0)
+PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
-_PART = 1 << 18  # bytes that are digested at a time: they stay in the cache of the processor
+_PART = 1 << 16  # bytes that are read at a time: they stay in the cache of the processor
 
 
 def at_fork(function: F) -> F:
@@ -46,7 +46,7 @@ def write_at(file: int, data: bytes, at: int) -> None:
 
 def create(path: str, data: bytes, is_flushed: bool = False) -> None:
     """Make a new file with these contents, or none."""
-    file = os.open(path, os.O_WRONLY | NEW, 0o666)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
     try:
         try:
             write_at(file, data, 0)
@@ -61,13 +61,16 @@ def create(path: str, data: bytes, is_flushed: bool = False) -> None:
 
 def read(path: str) -> bytes:
     """Return all bytes of a file."""
-    file, parts = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), [b"."]
+    return b"".join(_parts(path))
+
+
+def _parts(path: str) -> Iterator[bytes]:
+    file = os.open(path, os.O_RDONLY | _BINARY)
     try:
-        while parts[-1]:
-            parts.append(os.read(file, 1 << 16))
+        while part := os.read(file, _PART):
+            yield part
     finally:
         close(file)
-    return b"".join(parts[1:])
 
 
 def close(file: int) -> None:
@@ -115,16 +118,14 @@ def kind_of(path: str) -> str:
 
 def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
-    if kind_of(path) == "folder":
+    kind = kind_of(path)
+    if kind == "folder":
         os.chmod(path, 0o700)
         for name in os.listdir(path):
             delete(os.path.join(path, name))
         os.rmdir(path)
-    else:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+    elif kind:
+        os.unlink(path)
 
 
 def clear(path: str) -> None:
@@ -146,14 +147,22 @@ def flush(path: str) -> None:
             flush(os.path.join(path, name))
         flush_folder(path)
     elif kind != "link":
-        _open_and_flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+        _open_and_flush(path)
 
 
 def flush_folder(path: str) -> None:
     """Bring the names in a folder to the device ("fsync does not ensure that the entry in the directory has reached
     disk": fsync(2)). Windows does that by itself, and cannot open a folder."""
     if not WINDOWS:
-        _open_and_flush(path, os.O_RDONLY)
+        _open_and_flush(path)
+
+
+def _open_and_flush(path: str) -> None:
+    file = os.open(path, (os.O_RDWR if WINDOWS else os.O_RDONLY) | _BINARY)
+    try:
+        flush_open(file)
+    finally:
+        close(file)
 
 
 def flush_open(file: int) -> None:
@@ -165,21 +174,11 @@ def flush_open(file: int) -> None:
             raise
 
 
-def _open_and_flush(path: str, flags: int, size: int = 0) -> bytes:
-    """Bring it to the device; return its contents, if they are asked for and not larger."""
-    file = os.open(path, flags | getattr(os, "O_BINARY", 0))
-    try:
-        flush_open(file)
-        return os.read(file, size) if size else b""
-    finally:
-        close(file)
-
-
 def flush_and_stamp(path: str) -> Stamp:
     """Bring it to the device; digest what is large meanwhile, in a thread: neither needs the interpreter."""
     if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
-        data = _open_and_flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY, size=_LARGE)
-        return {"size": len(data), "digest": f"{crc32(data):08x}"}
+        flush(path)
+        return stamp_of(path)
     found: list[Stamp] = []
 
     def digest() -> None:
@@ -222,27 +221,19 @@ def _contents(path: str) -> Iterator[bytes]:
             yield from _contents(inner)
         yield b"\0end\0"
     else:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            while part := os.read(file, _PART):
-                yield part
-        finally:
-            close(file)
+        yield from _parts(path)
 
 
 def look(path: str) -> tuple[int, ...] | None:
     """What tells, without reading it, that a file has not been touched. Renaming changes none of it."""
     status = os.lstat(path)
-    if not S_ISREG(status.st_mode):
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    is_file = S_ISREG(status.st_mode)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if is_file else None
 
 
 def host_name() -> str:
     """The name of this machine. Asking `socket` for it would cost a third of what importing this library does."""
-    if hasattr(os, "uname"):
-        return os.uname().nodename
-    return os.environ.get("COMPUTERNAME", "")
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
 
 
 def now() -> str:
