@@ -2177,7 +2177,7 @@ def locked_by(number):
     """Return a job that holds the lock and says that the process of this number does."""
 
     def job(tell):
-        Path(".run.lock").write_text(f"process {number or os.getpid()} on {os.uname().nodename}, since 2026\n")
+        Path(".run.lock").write_text(f"process {number} on {os.uname().nodename}, since 2026\n")
         file = os.open(".run.lock", os.O_RDWR)
         fcntl.flock(file, fcntl.LOCK_EX)
         tell("locked")
@@ -2197,7 +2197,7 @@ def test_a_holder_that_has_gone_just_now_is_waited_for(folder, clock, start):
 
 def test_where_the_kernel_does_not_say_who_is_dying_nobody_is_waited_for(folder, clock, start, monkeypatch):
     """There is no /proc on macOS."""
-    start(locked_by(None)).hear()
+    start(locked_by(2**22 + 1)).hear()  # nothing can be read of it
     real, before = os.path.exists, clock.now
     monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc") and real(path))
     with pytest.raises(InUseError, match="run: in use by process"):
