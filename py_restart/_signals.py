@@ -23,6 +23,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from itertools import compress
 from types import CodeType, FrameType
 
 from ._files import at_fork
@@ -30,12 +32,13 @@ from ._typing import Any, F
 
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _ALL = sorted(signal.valid_signals())
+_DEFAULT = {signal.SIGINT: signal.default_int_handler}  # of all others, the system's
 _MOMENT = 0.01  # seconds
 _MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that it is known again where it is dropped
 
 _former: dict[int, Any] = {}  # the table: whose place the handler has taken
 _blocks = 0  # that are open in the main thread
-_saves = 0  # that are running in the main thread, one inside the other
+_saves: list[held] = []  # that are running in the main thread, one inside the other
 _waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
 _former_hook: Any = None  # what `sys.unraisablehook` was before the first block
@@ -51,47 +54,22 @@ def shielded(function: F) -> F:
     return function
 
 
-def watch() -> bool:
-    """Begin a block: stops are exceptions now. Return whether `unwatch` has to end it."""
-    global _blocks, _former_hook
-    if not _is_main():
-        return False
-    with held():
-        if not _blocks:
-            _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
-        _blocks += 1
-        _stand_in(_STOPS, is_default_meant=True)
-    return True
-
-
-def unwatch() -> None:
-    """End a block. They need not end in the order in which they began: there are tasks, and generators."""
-    global _blocks
-    with held():
-        _blocks = max(0, _blocks - 1)  # in a forked child there are none
-        if not _blocks and sys.unraisablehook is _on_dropped:
-            sys.unraisablehook = _former_hook
-
-
 class held:
     """A context in which signals wait. What came meanwhile takes effect at its end."""
 
     def __enter__(self) -> None:
-        global _saves
-        self._is_main = _is_main()
-        if self._is_main:
-            _saves += 1
-            if _saves == 1:
+        if _is_main():
+            _saves.append(self)
+            if len(_saves) == 1:
                 try:
-                    _stand_in(_ALL)
+                    _stand_in(compress(_ALL, map(callable, map(signal.getsignal, _ALL))))
                 except BaseException:  # a handler that was still there has raised
                     self.__exit__()
                     raise
 
     def __exit__(self, *_: object) -> None:
-        global _saves
-        if self._is_main:
-            _saves -= 1
+        if self in _saves:  # else it is another thread, or a child that was forked meanwhile
+            _saves.remove(self)
             if not _saves:
                 try:
                     _step_aside()
@@ -99,51 +77,68 @@ class held:
                     act_on_waiting()
 
 
+def watch() -> bool:
+    """Begin a block, while signals are held: stops are exceptions now. Return whether `unwatch` has to end it."""
+    global _blocks, _former_hook
+    if not _is_main():
+        return False
+    if not _blocks:
+        _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
+    _blocks += 1
+    _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
+    return True
+
+
+def unwatch() -> None:
+    """End a block, while signals are held. They end in any order: there are tasks, and generators."""
+    global _blocks
+    _blocks = max(0, _blocks - 1)  # in a forked child there are none
+
+
 def _is_main() -> bool:
     return _thread.get_ident() == threading.main_thread().ident
 
 
-def _stand_in(numbers: list[int], is_default_meant: bool = False) -> None:
-    """Take the place of the handlers of these signals; of the system's default where that is meant."""
-    for number, handler in zip(numbers, map(signal.getsignal, numbers), strict=True):
-        if handler.__class__ is int and not (is_default_meant and handler == signal.SIG_DFL):
-            continue  # the system's default, or ignored
-        if handler is _on_signal and number not in _former:  # the program has put back what it had found in a block
-            _former[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        elif handler is not _on_signal and handler is not None:
+def _stand_in(numbers: Iterable[int]) -> None:
+    """Take the place of what these signals do."""
+    for number in numbers:
+        handler = signal.getsignal(number)
+        if handler is not _on_signal:
+            _former[number] = handler
             try:
-                _former[number] = handler
                 signal.signal(number, _on_signal)
             except ValueError:  # not the main interpreter
-                del _former[number]
                 return
+        elif number not in _former:  # the program has put back what it had found in a block
+            _former[number] = _DEFAULT.get(number, signal.SIG_DFL)
 
 
 def _step_aside() -> None:
-    """Put back the handlers that no block needs; not where the program has set its own meanwhile."""
-    raised: BaseException | None = None
-    for number in list(_former):
-        if _blocks and number in _STOPS:
-            continue
+    """Put back what no block needs; not where the program has set its own meanwhile."""
+    if not _blocks and sys.unraisablehook is _on_dropped:
+        sys.unraisablehook = _former_hook
+    for number in [number for number in _former if not (_blocks and number in _STOPS)]:
         try:
             if signal.getsignal(number) is _on_signal:
                 signal.signal(number, _former[number])
-        except BaseException as error:  # the handler that is back has raised at once: the others go back all the same
-            raised = error
+        except BaseException:  # the handler that is back has raised at once: the others go back all the same
+            _former.pop(number, None)
+            _step_aside()
+            raise
         _former.pop(number, None)  # only now: a signal in between would have met nobody
-    if raised is not None:
-        raise raised
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Do what the signal would do without us, or remember it; what would end the process is an exception."""
-    if _saves or _is_shielded(frame):
+    shield = frame
+    while shield is not None and shield.f_code not in _shields:
+        shield = shield.f_back
+    if _saves or shield is not None:
         _waiting.append(number)
     elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
         _send_again(number)
     else:
-        # The program may have kept this handler beyond the block: Ctrl-C is what it is elsewhere then.
-        former = _former.get(number, signal.default_int_handler if number == signal.SIGINT else None)
+        former = _former.get(number, _DEFAULT.get(number))  # the program may have kept this handler beyond the block
         try:
             if not callable(former):
                 raise SystemExit(128 + number)
@@ -161,25 +156,16 @@ def act_on_waiting() -> None:
     if not _waiting or _saves or not _is_main():
         return
     number = _waiting.pop(0)
+    handler = signal.getsignal(number)
     try:
-        if not callable(signal.getsignal(number)):
-            signal.raise_signal(number)
-        elif sys.exc_info()[0] is GeneratorExit:
-            _send_again(number)
-        elif signal.getsignal(number) is _on_signal:
+        if handler is _on_signal:
             _on_signal(number, None)  # no frame: nothing is shielded any more
+        elif callable(handler) and sys.exc_info()[0] is GeneratorExit:
+            _send_again(number)
         else:
-            signal.getsignal(number)(number, sys._getframe())
+            signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
         act_on_waiting()
-
-
-def _is_shielded(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code in _shields:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _on_dropped(dropped: Any) -> None:
@@ -193,23 +179,22 @@ def _on_dropped(dropped: Any) -> None:
 
 def _send_again(number: int) -> None:
     """Let the signal come again in a moment. `threading` takes locks that what was interrupted may hold."""
+
+    def send() -> None:
+        time.sleep(_MOMENT)
+        signal.raise_signal(number) if sys.platform == "win32" else os.kill(os.getpid(), number)
+
     try:
-        _thread.start_new_thread(_send_later, (number,))
+        _thread.start_new_thread(send, ())
     except RuntimeError:  # too many threads: then at the end of the next save, or of the block
         _waiting.append(number)
-
-
-def _send_later(number: int) -> None:
-    time.sleep(_MOMENT)
-    signal.raise_signal(number) if sys.platform == "win32" else os.kill(os.getpid(), number)
 
 
 @at_fork
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
-    global _blocks, _saves
-    if _blocks and sys.unraisablehook is _on_dropped:
-        sys.unraisablehook = _former_hook
-    _blocks = _saves = 0
+    global _blocks
+    _blocks = 0
+    _saves.clear()
     _waiting.clear()
     _step_aside()
