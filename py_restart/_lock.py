@@ -55,7 +55,7 @@ class Lock:
         folder, base = os.path.split(path)
         self._progress, self._name = path, name
         self._path = os.path.join(folder, f".{base}.lock")
-        self._line = b""  # what the lock file says; none: it is not ours
+        self._line = b""  # what the lock file says
         self._file = -1
         self._is_busy, self._lose = weakref.WeakMethod(is_busy), weakref.WeakMethod(lose)
         self.is_lost = False  # a newer user has taken over
@@ -74,58 +74,59 @@ class Lock:
         with turn:
             other = _held.get(self._progress)
             if other is None or not other.is_held:
-                _held[self._progress] = self
                 with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
-                    return self._lock()
-            if not takes_over:
+                    self._file = self._locked()
+            elif takes_over:
+                is_busy, lose = other._is_busy(), other._lose()
+                if is_busy is not None and is_busy():
+                    what = "in use by a loop that runs in another thread"
+                    raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
+                other._file, self._file, self._line = -1, other._file, other._line
+                other.is_lost = True
+                if lose is not None:
+                    lose()
+            else:
                 raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
-            is_busy, lose = other._is_busy(), other._lose()
-            if is_busy is not None and is_busy():
-                what = "in use by a loop that runs in another thread"
-                raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
-            self._file, self._line, other._file, other._line = other._file, other._line, -1, b""
-            _held[self._progress], other.is_lost = self, True
-            if lose is not None:
-                lose()
+            _held[self._progress] = self
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
-        line, self._line = self._line, b""
-        if line:
+        file, self._file = self._file, -1
+        if file >= 0:
             if _held.get(self._progress) is self:
                 del _held[self._progress]
-            self._let_go(line)
+            self._let_go(file, self._line)
 
-    def _lock(self) -> None:
-        """Make the lock file, and get the lock on it.
+    def _locked(self) -> int:
+        """Make the lock file, and return it with the lock on it.
 
         It is made with all its contents, since not every mount lets a file be written again. One that a kill has left
         behind is deleted by the one who gets the lock on it; so whoever has made one looks whether it is still there.
         """
         said = f"process {os.getpid()} on {_files.host_name()}, since {_files.now()} {os.urandom(4).hex()}\n"
         self._line = said.encode("ascii", "replace")
-        began = time.monotonic()
+        file, began = -1, time.monotonic()
+        seen: bytes | None
         try:
             while True:
-                seen = self._line
+                file, seen = -1, self._line
                 try:
                     _files.create(self._path, seen)
                 except FileExistsError:
                     seen = b""
                 try:
                     seen = seen or self._read()
-                    self._file = os.open(self._path, os.O_RDWR | _files.PLAIN)  # to write: NFS wants it so (flock(2))
-                    if _try_to_lock(self._file):
-                        if _files.read(self._path) == self._line:
-                            return
-                        self._let_go(seen)  # what was there all the time is what is locked
-                        continue
+                    file = os.open(self._path, os.O_RDWR | _files.PLAIN)  # to write: NFS wants it for a lock (flock(2))
+                    if not _try_to_lock(file):
+                        self._wait_for_holder(seen, time.monotonic() - began)
+                        seen = None
+                    elif _files.read(self._path) == self._line:
+                        return file
                 except FileNotFoundError:  # it has just been released
-                    seen = b""
-                self._wait_for_holder(seen, time.monotonic() - began)
-                self._let_go(None)
+                    seen = None
+                self._let_go(file, seen)  # what was there all the time is what is locked
         except BaseException:
-            self.release()
+            self._let_go(file, self._line)
             raise
 
     def _read(self) -> bytes:
@@ -135,9 +136,8 @@ class Lock:
             raise RestartError(f"{self._name}: {self._path} is in the way, and not of py_restart; move it away")
         return said
 
-    def _let_go(self, line: bytes | None) -> None:
+    def _let_go(self, file: int, line: bytes | None) -> None:
         """Give up the lock; delete the lock file under it, where it says this."""
-        file, self._file = self._file, -1
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
@@ -204,5 +204,5 @@ def _after_fork() -> None:
     turn = threading.RLock()  # a thread that is not in the child may have held it
     while _held:
         lock = _held.popitem()[1]
-        file, lock._file, lock._line = lock._file, -1, b""
+        file, lock._file = lock._file, -1
         _files.close(file)
