@@ -70,13 +70,13 @@ def _parts(path: str) -> Iterator[bytes]:
         while part := os.read(file, _PART):
             yield part
     finally:
-        close(file)
+        attempt(os.close, file)
 
 
-def close(file: int) -> None:
-    """Close a file that was read, or that it is too late for: the descriptor is gone, whatever it says."""
+def attempt(function: Callable[..., object], *arguments: object) -> None:
+    """Call it where it is too late for a failure to matter."""
     try:
-        os.close(file)
+        function(*arguments)
     except OSError:
         pass
 
@@ -130,10 +130,7 @@ def delete(path: str) -> None:
 
 def clear(path: str) -> None:
     """Delete what was staged. What is still open (`.nfs…`, `.fuse_hidden…`) or fails is left for the next start."""
-    try:
-        delete(path)
-    except OSError:
-        pass
+    attempt(delete, path)
 
 
 def flush(path: str) -> None:
@@ -162,7 +159,7 @@ def _open_and_flush(path: str) -> None:
     try:
         flush_open(file)
     finally:
-        close(file)
+        attempt(os.close, file)
 
 
 def flush_open(file: int) -> None:

@@ -21,12 +21,10 @@ from collections.abc import Callable
 from . import _files
 from ._errors import InUseError, RestartError, failing
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if _files.WINDOWS:
     import msvcrt
-
-    fcntl = None  # type: ignore[assignment]
+else:
+    import fcntl
 
 START_SECONDS = 2.0  # how long another process may take to say who it is
 DYING_SECONDS = 60.0  # how long a process that was killed may take to free its memory
@@ -137,7 +135,7 @@ class Lock:
         return said
 
     def _let_go(self, file: int, line: bytes | None) -> None:
-        """Give up the lock; delete the lock file under it, where it says this."""
+        """Delete the lock file, where it says this, and give up the lock."""
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
@@ -146,8 +144,10 @@ class Lock:
         except OSError:
             pass
         finally:
-            if not _files.WINDOWS:
-                _unlock(file)
+            if file >= 0 and not _files.WINDOWS:
+                # At once: a child that was forked just now still has the same open file.
+                _files.attempt(fcntl.flock, file, fcntl.LOCK_UN)
+                _files.attempt(os.close, file)
 
     def _wait_for_holder(self, said: bytes, seconds: float) -> None:
         """Wait a moment for a holder that is about to end, or has not said yet who it is; refuse all others."""
@@ -174,27 +174,17 @@ def _patience_with(process: int) -> float:
 
 def _try_to_lock(file: int) -> bool:
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if _files.WINDOWS:
             os.lseek(file, _PAST_ALL, os.SEEK_SET)
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if isinstance(error, BlockingIOError) or (fcntl is None and error.errno == errno.EACCES):
+        if isinstance(error, BlockingIOError) or (_files.WINDOWS and error.errno == errno.EACCES):
             return False
         if error.errno not in _NO_LOCKS:
             raise
     return True
-
-
-def _unlock(file: int) -> None:
-    """At once: a child that was forked just now still has the same open file."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_UN)
-    except (OSError, ValueError):  # no locks here, or it has not been opened; closing the file will do
-        pass
-    _files.close(file)
 
 
 @_files.at_fork
@@ -205,4 +195,4 @@ def _after_fork() -> None:
     while _held:
         lock = _held.popitem()[1]
         file, lock._file = lock._file, -1
-        _files.close(file)
+        _files.attempt(os.close, file)

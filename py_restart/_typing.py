@@ -6,7 +6,6 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any as Any
-    from typing import Protocol as Protocol
     from typing import TypeVar
 
     T = TypeVar("T")
