@@ -13,71 +13,81 @@ from __future__ import annotations
 
 import os
 from binascii import crc32
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 
 from . import _files
 from ._errors import RestartError, describe
-from ._progress import relative
+from ._journal import Journal
+from ._progress import files_of, relative
 from ._typing import Any, Stamp
 
 
 class Contents:
-    """All contents that belong to one progress file.
+    """All contents that belong to one progress file. `name`: the same as the user gave it, for messages."""
 
-    Args:
-        path: The progress file, absolute.
-        name: The same as the user gave it, for messages.
-    """
-
-    def __init__(self, path: str, name: str) -> None:
-        self._path, self._name = path, name
-        self._staged: dict[str, str] = {}  # what counts but is not in its place yet: where it is staged
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal, self._name = journal, name
+        self._staged: dict[str, str] = {}  # what is not in its place yet: where it is
+        self._leftovers: set[str] = set()  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self._leftovers: set[str] = set()  # what was staged or moved aside, and is of no use any more
         self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
 
-    def stage(self, path: str, state: Any, letter: str, known: Stamp | None) -> Stamp:
-        """Write new contents beside their final path, where `known` may be, and bring them to the device."""
-        place, base = self._beside(path, letter), os.path.basename(path)
-        self._unflushed.add(os.path.dirname(path))
-        if os.path.lexists(place):
-            _files.delete(place)
-        if state.is_contained:
-            os.mkdir(place)
-        new = os.path.join(place, base) if state.is_contained else place
-        try:
-            state.save(new)
-        except Exception as error:
-            what = f"could not be saved, writing {path}: {describe(error)}"
-            kept = "what was saved before is whole" if known else "nothing had been saved before"
-            raise RestartError(f"{self._name}: {what}; {kept}; mend that and run again") from error
-        found = os.listdir(place) if state.is_contained else [base]
-        if found != [base]:
-            wrote = " and ".join(sorted(found)) or "nothing there"
-            raise RestartError(
-                f"{path}: the function to save it wrote {wrote}; have it write to the path that it is given"
-            )
-        stamp = _files.flush_and_stamp(new)
-        if state.is_contained:
-            _files.flush_folder(place)
-        self.require_ours(path, known)
-        return stamp
+    def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
+        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
+        newest = self._journal.newest
+        removed = newest.get("removed", {}) if newest else {}
+        return files_of(newest), {**files_of(self._journal.other), **removed}
 
-    def count(self, paths: Mapping[str, Any], letter: str) -> None:
-        """What was staged counts from now on."""
-        self._staged = {path: self._beside(path, letter) for path in paths}
+    def stage(self, states: Iterable[Any], advice: str) -> dict[str, Stamp]:
+        """Write new contents beside their final paths, and bring them to the device. `advice`: where that fails."""
+        before, stamps = self._journal.newest, {}
+        known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
+        for state in states:
+            folder, base = os.path.split(state.path)
+            place = new = self._beside(state.path, letter)
+            self._unflushed.add(folder)
+            if os.path.lexists(place):
+                _files.delete(place)
+            if state.is_contained:
+                os.mkdir(place)
+                self._leftovers.add(place)
+                new = os.path.join(place, base)
+            self._staged[state.path] = new
+            try:
+                state.save(new)
+            except Exception as error:
+                what = f"could not be saved, writing {state.path}: {describe(error)}"
+                raise RestartError(f"{self._name}: {what}; {advice}") from error
+            found = os.listdir(place) if state.is_contained else [base]
+            if found != [base]:
+                what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+                raise RestartError(f"{state.path}: {what}; have it write to the path that it is given")
+            stamps[state.path] = _files.flush_and_stamp(new)
+            if state.is_contained:
+                _files.flush_folder(place)
+            self._require_ours(state.path, known.get(state.path))
+        return stamps
 
-    def discard(self, paths: Mapping[str, Any], letter: str) -> None:
+    def discard(self) -> None:
         """What was staged does not count."""
-        for path in paths:
-            _files.clear(self._beside(path, letter))
+        for place in (*self._staged.values(), *self._leftovers):
+            _files.clear(place)
+        self._staged.clear()
+        self._leftovers.clear()
 
-    def settle(self, new: Mapping[str, Stamp], old: Mapping[str, Stamp]) -> None:
+    def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
-        for path, place in list(self._staged.items()):
-            self._move_in(path, place, old.get(path))
-            del self._staged[path]
+        new, old = self._files()
+        for path, staged in list(self._staged.items()):
+            kinds = _files.kind_of(staged), _files.kind_of(path)
+            if kinds[0]:  # else it is in its place already
+                self._require_ours(path, old.get(path))
+                if "folder" in kinds:
+                    self._delete(path)
+                _files.replace(staged, path)
+                self._seen[path] = _files.look(path)
             self._unflushed.add(os.path.dirname(path))
+            del self._staged[path]
         for path in old.keys() - new.keys():
             if self._is_ours(path, old[path]):
                 self._delete(path)
@@ -88,48 +98,28 @@ class Contents:
                 self._unflushed.add(os.path.dirname(place))
             self._leftovers.clear()
 
-    def recover(self, new: Mapping[str, Stamp], old: Mapping[str, Stamp], flush_record: Callable[[], None]) -> None:
-        """Finish what a crash has left undone of the save that counts; its record is flushed first."""
-        self._unflushed.update(os.path.dirname(path) for path in {**new, **old})  # the last move may not be yet
+    def recover(self) -> None:
+        """Finish what a crash has left undone of the save that counts."""
+        new, old = self._files()
         for path in {**new, **old}:
-            self._clear_after_crash(path, new.get(path), old.get(path), flush_record)
-        if old.keys() - new.keys():
-            flush_record()
-        self.settle(new, old)
+            self._find(path, new.get(path))
+        self.settle()
 
-    def _clear_after_crash(
-        self, path: str, new: Stamp | None, old: Stamp | None, flush_record: Callable[[], None]
-    ) -> None:
-        """Move in what was staged for `path` and counts, delete all else that was."""
-        kinds = ("gone", "a", "b", "old")
-        places = [place for kind in kinds if os.path.lexists(place := self._beside(path, kind))]
-        if not places:
+    def _find(self, path: str, stamp: Stamp | None) -> None:
+        """Look what a crash has left beside `path`: what has this stamp is to be moved in, all else to be deleted."""
+        gone, a, b, aside = [self._beside(path, kind) for kind in ("gone", "a", "b", "old")]
+        places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
+        self._leftovers.update(places)
+        self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
+        if not places or self._is_ours(path, stamp):
             return
-        flush_record()
-        for place in places:
-            if new and _is_in_place(path, new):
-                break
-            if place.endswith("-gone"):
-                _files.flush_folder(os.path.dirname(path))
-                _files.delete(path)
-            elif new and _is_in_place(_in(place, path), new):
-                self._move_in(path, place, old)
-        _files.flush_folder(os.path.dirname(path))
-        for place in places:
-            _files.clear(place)
-
-    def _move_in(self, path: str, place: str, former: Stamp | None) -> None:
-        new, there = _in(place, path), _files.kind_of(path)
-        kind = _files.kind_of(new)
-        if kind:  # else it is in its place already
-            if there and not (former and self._is_ours(path, former)):
-                raise RestartError(f"{path}: belongs to no save of {self._name}; move it away and run again")
-            if "folder" in (kind, there):
-                self._delete(path)
-            _files.replace(new, path)
-            self._seen[path] = _files.look(path)
-        if new != place:
-            self._leftovers.add(place)
+        if gone in places:
+            self.flush_folders()
+            _files.delete(path)
+        for place in (a, b):
+            staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
+            if self._is_ours(staged, stamp):
+                self._staged[path] = staged
 
     def _delete(self, path: str) -> None:
         """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
@@ -141,6 +131,7 @@ class Contents:
         if _files.kind_of(path) != "folder":
             return _files.delete(path)
         aside, gone = self._beside(path, "old"), self._beside(path, "gone")
+        self._leftovers.add(aside)
         try:
             if not os.path.lexists(aside):
                 os.mkdir(aside)
@@ -152,7 +143,6 @@ class Contents:
             _files.delete(path)
             _files.flush_folder(folder)
             _files.delete(gone)
-        self._leftovers.add(aside)
 
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
@@ -161,9 +151,7 @@ class Contents:
             _files.flush_folder(folder)
             self._unflushed.discard(folder)
 
-    # What is at a path.
-
-    def take_up(self, state: Any, stamp: Stamp, way_out: str) -> None:
+    def load(self, state: Any, stamp: Stamp, way_out: str) -> None:
         """Load what was saved with this stamp."""
         path = state.path
         if not os.path.lexists(path):
@@ -178,47 +166,36 @@ class Contents:
             advice = "bring back the class, or the version of a library, that it was saved with"
             raise RestartError(f"{path}: cannot be loaded: {describe(error)}; {advice}, or {way_out}") from error
 
-    def take_new(self, state: Any, known: Mapping[str, Stamp]) -> None:
-        """Make sure that nothing is at the path, and that something can be saved there."""
-        path = state.path
-        try:
-            os.lstat(self._beside(path, "gone"))  # the longest of our names: it may be too long
-        except FileNotFoundError:
-            pass
+    def prepare(self, state: Any) -> None:
+        """Make sure that nothing foreign is at the path, and that something can be saved there."""
+        new, old = self._files()
+        path, known = state.path, {**old, **new}
         if path not in known:
-            self._clear_after_crash(path, None, None, lambda: None)
-        self.require_ours(path, known.get(path))
+            self._find(path, None)  # its progress file was deleted, but not what was staged for that
+            self.settle()
+        self._require_ours(path, known.get(path))
         try:
             state.rehearse()
         except Exception as error:
             what = f"the object cannot be pickled: {describe(error)}"
             raise RestartError(f"{path}: {what}; register one that can") from error
 
-    def require_ours(self, path: str, stamp: Stamp | None) -> None:
+    def _require_ours(self, path: str, stamp: Stamp | None) -> None:
         """Raise where something stands at `path` that is not what was saved with this stamp."""
-        if not (stamp and self._is_ours(path, stamp)) and os.path.lexists(path):
+        if not self._is_ours(path, stamp) and os.path.lexists(path):
             what = f"exists already, and was not saved with {self._name}"
             why = "it may be from an earlier run whose progress file was deleted"
             if stamp:
                 what, why = f"changed since it was saved with {self._name}", "or not closed by what wrote it"
             raise RestartError(f"{path}: {what}; {why}; move it away, or give another path")
 
-    def _is_ours(self, path: str, stamp: Stamp) -> bool:
-        try:
-            seen = _files.look(path)
-        except FileNotFoundError:
+    def _is_ours(self, path: str, stamp: Stamp | None) -> bool:
+        """Whether something with this stamp is there. It is read where it does not look as it did when it was."""
+        if stamp is None or not os.path.lexists(path):
             return False
-        return (seen is not None and self._seen.get(path) == seen) or _is_in_place(path, stamp)
+        seen = _files.look(path)
+        return (seen is not None and seen == self._seen.get(path)) or _files.stamp_of(path) == stamp
 
     def _beside(self, path: str, kind: str) -> str:
         folder, base = os.path.split(path)
-        return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(self._path, folder))):08x}-{kind}")
-
-
-def _is_in_place(path: str, stamp: Stamp) -> bool:
-    return os.path.lexists(path) and _files.stamp_of(path) == stamp
-
-
-def _in(place: str, path: str) -> str:
-    """Where the contents for `path` are that are staged at `place`."""
-    return os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
+        return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(self._journal.path, folder))):08x}-{kind}")

@@ -18,7 +18,7 @@ from ._journal import Teller
 from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
 from ._state import require_free, users, warn_of_lost
-from ._storage import Storage, require_file, require_folder
+from ._storage import Storage, require_place
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended
 from ._typing import Any
 
@@ -41,8 +41,7 @@ class Node(Place):
         self._costs = Costs(name)
         require_free(path, name, is_progress=True)
         if self.parent is None:
-            require_folder(os.path.dirname(path), name)
-            require_file(path, name)
+            require_place(path, name, is_file=True)
             self._storage = Storage(path, name, self.is_busy)
             self.set_saved(self._storage.journal.newest)
             self.was_rich = bool(files_of(self.saved))
@@ -195,7 +194,7 @@ class Node(Place):
             if state.path == self.path:
                 raise RestartError(f"{state.name}: the path of the progress itself; give another one")
             used.add(state.path)
-            require_folder(os.path.dirname(state.path), state.name)
+            require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
         saved = self.saved["files"] if self.saved else {}
         for state in states:

@@ -36,12 +36,15 @@ _LARGEST = (1 << 63) - 1  # what a position may come to, for the size of a recor
 
 def first_line(identity: str) -> bytes:
     """Return the first line of a progress file, without its padding."""
-    text = _START + b'%d, "id": "%b"' % (_VERSION, identity.encode())
+    return _sealed(_START + b'%d, "id": "%b"' % (_VERSION, identity.encode()))
+
+
+def _sealed(text: bytes) -> bytes:
     return text + b', "check": "%08x"}' % crc32(text)
 
 
-class Template:
-    """A record of which all but one position is fixed.
+def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes, bytes, int]:
+    """Return a record of which all but one position is fixed, and its size: `head + tail % (position, position)`.
 
     Args:
         moment: What it says; paths are absolute.
@@ -49,69 +52,60 @@ class Template:
         folder: The folder of the progress file; paths are relative to it on disk.
         seal: The check sum of the first line.
     """
+    import json  # here and not above: it would double the time that importing this library takes
 
-    def __init__(self, moment: Moment, told: Moment, folder: str, seal: int) -> None:
-        import json  # here and not above: it would double the time that importing this library takes
-
-        self._position = told["position"]
-        told["position"] = "\0"
-        text = json.dumps(_renamed(moment, lambda path: relative(path, folder)))
-        told["position"] = self._position
-        head, _, tail = text[:-1].partition(_PLACE)
-        check = crc32(f"{head}{_PLACE}{tail}".encode(), seal)
-        self.head = head.encode()
-        self.tail = tail.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%08x-%%d"}' % check])
-        self.size = _SMALLEST
-        while self.size < len(self.record(_LARGEST)) + 1:
-            self.size *= 2
-
-    def record(self, position: int | None = None) -> bytes:
-        """Return the record, without its padding."""
-        position = self._position if position is None else position
-        return self.head + self.tail % (position, position)
+    position, told["position"] = told["position"], "\0"
+    text = json.dumps(_renamed(moment, lambda path: relative(path, folder)))
+    told["position"] = position
+    head, _, end = text[:-1].partition(_PLACE)
+    check = crc32(f"{head}{_PLACE}{end}".encode(), seal)
+    tail = end.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%08x-%%d"}' % check])
+    size = _SMALLEST
+    while size <= len(head) + len(tail % (_LARGEST, _LARGEST)):
+        size *= 2
+    return head.encode(), tail, size
 
 
-class Progress:
-    """A progress file as it was read. `moments` and `records` belong together, the newest first."""
-
-    def __init__(self, line: bytes, size: int, found: list[tuple[int, bytes, int, Moment]]) -> None:
-        self.line, self.size = line, size
-        self.slots = [slot for slot, _, _, _ in found]
-        self.records = [record for _, record, _, _ in found]
-        self.moments = [moment for _, _, _, moment in found]
-
-
-def decode(data: bytes, folder: str) -> Progress:
+def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], int, list[Moment]]:
     """Read the bytes of a progress file in `folder`.
+
+    Returns:
+        The size of a line, the three lines (None for a record that is not whole), which of them is the newest record,
+        and the moments in the whole ones, the newest first.
 
     Raises:
         ValueError: where the bytes are no whole progress file, in words that fit behind "run.tmp: ".
     """
+    cut_short = f"cut short ({len(data)} bytes)"
     line, newline, _ = data.partition(b"\n")
     if not data.startswith(_START):
-        raise ValueError(_cut_short(data) if _START.startswith(data) else "not a progress file of py_restart")
+        raise ValueError(cut_short if _START.startswith(data) else "not a progress file of py_restart")
     version = line[len(_START) :].partition(b",")[0]
     if version.isdigit() and int(version) != _VERSION:
         which = "a newer" if int(version) > _VERSION else "an older"
         what = f"in format {int(version)}, of {which} py_restart; this one reads format {_VERSION}"
         raise ValueError(f"{what}, finish the work with that one")
     if not newline:
-        raise ValueError(_cut_short(data))
+        raise ValueError(cut_short)
     size, line = len(line) + 1, line.rstrip(b" ")
-    text, _, _ = line.rpartition(b', "check": ')
-    if size < _SMALLEST or line != text + b', "check": "%08x"}' % crc32(text):
+    if size < _SMALLEST or line != _sealed(line.rpartition(b', "check": ')[0]):
         raise ValueError("damaged (the check sum of its first line does not match)")
-    if len(data) != 3 * size:
-        raise ValueError(_cut_short(data, 3 * size) if len(data) < 3 * size else f"too long ({len(data)} bytes)")
+    if len(data) < 3 * size:
+        raise ValueError(f"cut short ({len(data)} of {3 * size} bytes)")
+    if len(data) > 3 * size:
+        raise ValueError(f"too long ({len(data)} bytes)")
+    lines: list[bytes | None] = [line, None, None]
     found = []
-    for slot in (0, 1):
-        record = data[(1 + slot) * size : (2 + slot) * size]
-        moment = _read_record(record[:-1].rstrip(b" "), folder, crc32(line)) if record.endswith(b"\n") else None
+    for slot in (1, 2):
+        record = data[slot * size : (slot + 1) * size]
+        moment = _read_record(record, folder, crc32(line))
         if moment is not None:
-            found.append((slot, record[:-1].rstrip(b" "), *moment))
+            lines[slot] = record.rstrip()
+            found.append((moment[0]["save"], moment[1], slot, moment[0]))
     if not found:
         raise ValueError("damaged (neither of its two records is whole)")
-    return Progress(line, size, sorted(found, key=lambda one: (one[3]["save"], one[2]), reverse=True))
+    found.sort(reverse=True)
+    return size, lines, found[0][2], [one[3] for one in found]
 
 
 def is_begun(data: bytes) -> bool:
@@ -129,23 +123,19 @@ def files_of(moment: Moment | None) -> dict[str, Stamp]:
     return files
 
 
-def _cut_short(data: bytes, whole: int = 0) -> str:
-    return f"cut short ({len(data)} of {whole} bytes)" if whole else f"cut short ({len(data)} bytes)"
-
-
-def _read_record(record: bytes, folder: str, seal: int) -> tuple[int, Moment] | None:
-    """Return the position that a record tells and the moment, or None where it is blank or damaged."""
+def _read_record(record: bytes, folder: str, seal: int) -> tuple[Moment, int] | None:
+    """Return the moment and the position that a record tells, or None where it is blank or damaged."""
     import json
     import re
 
-    match = re.fullmatch(rb'(.*), "check": "([0-9a-f]{8})-(\d{1,19})"}', record, re.DOTALL)
+    match = re.fullmatch(rb'(.*), "check": "([0-9a-f]{8})-(\d{1,19})"} *\n', record, re.DOTALL)
     if match is None:
         return None
     text, check, position = match.groups()
     for told in re.finditer(b'(?<="position": )%b(?=,)' % position, text):
         if crc32(text[: told.start()] + _PLACE.encode() + text[told.end() :], seal) == int(check, 16):
             moment: Moment = json.loads(text + b"}")
-            return int(position), _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path)))
+            return _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path))), int(position)
     return None
 
 

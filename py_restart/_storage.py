@@ -24,13 +24,11 @@ from collections.abc import Callable, Mapping
 
 from . import _files, _lock
 from ._contents import Contents
-from ._errors import RestartError, describe, failing
+from ._errors import RestartError, failing
 from ._journal import Journal, Teller
 from ._progress import files_of
 from ._signals import held
 from ._typing import Any, Moment, Stamp
-
-_open: weakref.WeakSet[Storage] = weakref.WeakSet()
 
 
 class Storage:
@@ -45,17 +43,16 @@ class Storage:
     def __init__(self, path: str, name: str, is_busy: Callable[[], bool]) -> None:
         self._name = name
         self.lock = _lock.Lock(path, name, is_busy, self._lose)
-        self._process = os.getpid()  # a child of fork saves nothing
+        self._process = os.getpid()
         self._turn = threading.RLock()
-        self._contents = Contents(path, name)
         weakref.finalize(self, self.lock.release)
-        _open.add(self)
         mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
                 self.lock.take(takes_over=True)
                 self.journal = Journal(path, name)
-                self._contents.recover(*self._files(), self.journal.flush)
+                self._contents = Contents(self.journal, name)
+                self._contents.recover()
                 if self.journal.newest is not None and "removed" in self.journal.newest:
                     self._remove()
         except BaseException:  # a signal that came meanwhile, too
@@ -72,19 +69,14 @@ class Storage:
         """How to start afresh, with the names of all files that would go."""
         return f"to start afresh delete {' and '.join([self._name, *files_of(self.journal.newest)])}"
 
-    def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
-        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
-        newest = self.journal.newest or {}
-        return files_of(self.journal.newest), {**files_of(self.journal.other), **newest.get("removed", {})}
+    @property
+    def _advice(self) -> str:
+        kept = "what was saved before is whole" if self.journal.newest else "nothing had been saved before"
+        return f"{kept}; mend that and run again"
 
     def _lose(self) -> None:
         with self._turn:  # a save in another thread comes to its end
-            self.journal.let_go()
-
-    def drop(self) -> None:
-        """In a forked child: the progress file is the parent's. A thread that is not in the child may be saving."""
-        self._turn = threading.RLock()
-        self.journal.let_go()
+            self.journal.abandon()
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
@@ -94,13 +86,11 @@ class Storage:
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
         if self.is_of_this_process:
-            with held(), self._turn:
+            with held(), self._turn, failing(f"{self._name}: could not be saved", self._advice):
                 try:
                     self.journal.close()
                     if is_kept:
                         self.journal.leave_behind()
-                except OSError as error:
-                    raise self._failed("saved", error) from error
                 finally:
                     self.lock.release()
 
@@ -113,10 +103,9 @@ class Storage:
         mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.way_out}")
         with held(), mend:
             if stamp is not None:
-                self._contents.take_up(state, stamp, self.way_out)
+                self._contents.load(state, stamp, self.way_out)
             else:
-                new, old = self._files()
-                self._contents.take_new(state, {**old, **new})
+                self._contents.prepare(state)
 
     def save(
         self, moment: Moment, told: Moment, states: Mapping[str, Any], teller: Teller | None, flush: bool, close: bool
@@ -132,32 +121,24 @@ class Storage:
         Raises:
             RestartError: a function or the disk fails. The save before is still whole then.
         """
-        with held(), self._turn:
+        if not self.is_of_this_process:
+            return
+        journal, contents, advice = self.journal, self._contents, self._advice
+        with held(), self._turn, failing(f"{self._name}: could not be saved", advice):
+            self._require_lock()
+            contents.settle()  # what a failure has left undone
+            before = journal.newest
+            is_rich = bool(states or files_of(before))
+            if is_rich:
+                journal.require_mounted()
             try:
-                if not self._may_write():
-                    return
-                self._contents.settle(*self._files())  # what a failure has left undone
-                if states or files_of(self.journal.newest):
-                    self._commit(moment, told, states, close)
-                else:
-                    self._contents.flush_folders()
-                    self.journal.write(moment, told, teller=teller, flush=flush, close=close)
-            except OSError as error:
-                raise self._failed("saved", error) from error
-
-    def _commit(self, moment: Moment, told: Moment, states: Mapping[str, Any], close: bool) -> None:
-        contents, journal, before = self._contents, self.journal, self.journal.newest
-        journal.require_mounted()
-        letter = "ab"[before["save"] % 2 if before else 0]  # alternates, from one process to the next as well
-        known = files_of(before)
-        try:
-            stamps = {path: contents.stage(path, state, letter, known.get(path)) for path, state in states.items()}
-            _fill_in(moment, stamps)
-            contents.flush_folders()
-            journal.write(moment, told, flush=True, close=close)
-        finally:
-            (contents.discard if journal.newest is before else contents.count)(states, letter)
-        contents.settle(*self._files())
+                _fill_in(moment, contents.stage(states.values(), advice))
+                contents.flush_folders()
+                journal.write(moment, told, teller, flush or is_rich, close)
+            finally:
+                if journal.newest is before:
+                    contents.discard()
+            contents.settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well.
@@ -165,31 +146,29 @@ class Storage:
         Raises:
             RestartError: where the disk fails; the next start finishes the removal then.
         """
-        with held(), self._turn:
+        if not self.is_of_this_process:
+            return
+        with held(), self._turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
             try:
-                if self._may_write():
-                    self._contents.settle(*self._files())
-                    self._remove()
-            except OSError as error:
-                raise self._failed("removed", error) from error
+                self._require_lock()
+                self._contents.settle()
+                self._remove()
             finally:
                 if is_done:
                     self.release()
 
     def _remove(self) -> None:
-        if files_of(self.journal.newest):
-            self._contents.flush_folders()
-            files = files_of(self.journal.newest)
+        files = files_of(self.journal.newest)
+        self._contents.flush_folders()
+        if files:
             nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
             self.journal.write(nothing, nothing, flush=True)
-            self._contents.settle(*self._files())
-        self._contents.flush_folders()
+            self._contents.settle()
+            self._contents.flush_folders()
         self.journal.remove()
 
-    def _may_write(self) -> bool:
-        """Whether there is anything to do; take the lock again where it was let go of."""
-        if not self.is_of_this_process:
-            return False
+    def _require_lock(self) -> None:
+        """Raise where a newer counter has taken over; take the lock again where it was let go of."""
         self.require_current()
         if not self.lock.is_held:
             self.lock.take(takes_over=False)
@@ -200,26 +179,17 @@ class Storage:
                 if isinstance(error, RestartError):
                     raise RestartError(f"{self._name}: saved by another counter since; make a new one") from error
                 raise
-        return True
-
-    def _failed(self, what: str, error: OSError) -> RestartError:
-        kept = "what was saved before is whole" if self.journal.newest else "nothing had been saved before"
-        advice = f"{kept}; mend that and run again" if what == "saved" else "run again to finish the removal"
-        return RestartError(f"{self._name}: could not be {what}: {describe(error)}; {advice}")
 
 
-def require_folder(folder: str, name: str) -> None:
-    """Raise where nothing can be written in `folder`."""
+def require_place(path: str, name: str, is_file: bool = False) -> None:
+    """Raise where nothing can be written at `path`, or where something is there that is not a file."""
+    folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         way_out = "~ is not expanded, give Path.home() / ... instead" if name.startswith("~") else "create it first"
         raise RestartError(f"{name}: the folder {folder} does not exist; {way_out}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RestartError(f"{name}: the folder {folder} cannot be written to; give a path in another one")
-
-
-def require_file(path: str, name: str) -> None:
-    """Raise where something stands at `path` that is not a file."""
-    if not _files.is_file_or_nothing(path):
+    if is_file and not _files.is_file_or_nothing(path):
         kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
         raise RestartError(f"{name}: {kind}")
 
@@ -229,9 +199,3 @@ def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:
         moment["files"][path] = stamps[path]
     for inner in moment["inside"]:
         _fill_in(inner, stamps)
-
-
-@_files.at_fork
-def _after_fork() -> None:
-    for storage in list(_open):
-        storage.drop()
