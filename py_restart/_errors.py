@@ -18,13 +18,13 @@ class RestartError(Exception):
     The message names the file and says what to do next. Nothing was lost: whatever was saved before is still whole.
     """
 
+    __module__ = "py_restart"  # the name under which a traceback shows it and a program imports it
+
 
 class InUseError(RestartError):
     """Another process, or a loop that runs in another thread, uses the path. It passes when that one ends."""
 
-
-for _public in (RestartError, InUseError):
-    _public.__module__ = "py_restart"  # the name under which a traceback shows it and a program imports it
+    __module__ = "py_restart"
 
 
 class failing:
@@ -63,31 +63,23 @@ def face(function: F) -> F:
             return function(*arguments, **named)
         except (RestartError, TypeError, ValueError, UserWarning) as error:
             shorten(error)
-            raise error.with_traceback(None) from error.__cause__
+            raise
 
     return faced  # type: ignore[return-value]
 
 
 def shorten(error: BaseException) -> None:
-    """Take the traceback from an error that says all itself, and our part from that of its cause."""
-    if isinstance(error, RestartError) or "is_of_py_restart" in vars(error):
-        error.__traceback__ = None
-    if error.__cause__ is not None:
-        without_ours(error.__cause__)
-
-
-def without_ours(error: BaseException) -> None:
-    """Leave our frames out of the traceback of an exception that the program has raised or got, a Ctrl-C say."""
-    kept: list[TracebackType] = []
-    trace = error.__traceback__
-    while trace is not None:
-        if not _is_ours(trace.tb_frame):
-            kept.append(trace)
-        trace = trace.tb_next
-    following = None
-    for here in reversed(kept):
-        here.tb_next, following = following, here
-    error.with_traceback(following)
+    """Leave our frames out of the traceback of an exception, and of that of its cause."""
+    for one in [error] if error.__cause__ is None else [error, error.__cause__]:
+        trace, theirs = one.__traceback__, []
+        while trace is not None:
+            if not _is_ours(trace.tb_frame):
+                theirs.append(trace)
+            trace = trace.tb_next
+        following = None
+        for here in reversed(theirs):
+            here.tb_next, following = following, here
+        one.__traceback__ = following
 
 
 def warn(text: str) -> None:
@@ -97,17 +89,13 @@ def warn(text: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
-    try:
-        warnings.warn(text, UserWarning, stacklevel=level)
-    except UserWarning as warning:  # warnings are errors here
-        warning.__dict__["is_of_py_restart"] = True
-        raise
+    warnings.warn(text, UserWarning, stacklevel=level)
 
 
 def log(level: str, text: str) -> None:
     """Log a line. Where nobody has imported `logging`, nobody listens, and importing it takes longer than a loop."""
-    logging = sys.modules.get("logging")
-    if logging is not None and hasattr(logging, "getLogger"):  # it may be half imported, in another thread
+    logging: Any = sys.modules.get("logging")
+    if hasattr(logging, "getLogger"):  # it may be half imported, in another thread
         logger = logging.getLogger("py_restart")
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())  # or a warning would be printed where logging is not set up
@@ -116,19 +104,14 @@ def log(level: str, text: str) -> None:
 
 def attach(error: BaseException, failure: BaseException) -> None:
     """Say that something failed while `error`, which may print nothing (`SystemExit`), is on its way."""
-    add_note(error, str(failure))
+    try:
+        error.add_note(str(failure))
+    except Exception:  # some do not let themselves be changed
+        pass
     log("ERROR", str(failure))
     try:
         warn(str(failure))
     except Warning:  # warnings are errors here; the note has said it
-        pass
-
-
-def add_note(error: BaseException, text: str) -> None:
-    """Attach a note, where the exception lets itself be changed."""
-    try:
-        error.add_note(text)
-    except Exception:
         pass
 
 

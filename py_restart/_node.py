@@ -13,7 +13,7 @@ from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, add_note, ago, attach, failing, log, warn, without_ours
+from ._errors import RestartError, ago, attach, failing, log, shorten, warn
 from ._journal import Teller
 from ._progress import files_of
 from ._signals import act_on_waiting, held, unwatch, watch
@@ -179,7 +179,7 @@ class Node(Place):
                     self._finish(self.each_save and (self.state == LEFT or not self.host.is_rich(self.host.tree())))
             finally:
                 if error is not None:
-                    without_ours(error)
+                    shorten(error)
                 self._release_if_idle(has_failed=error is not None)
 
     def register(self, states: Sequence[Any]) -> None:
@@ -309,7 +309,7 @@ class Node(Place):
             try:
                 warn_of_lost(self)
             except UserWarning as warning:  # warnings are errors here; this one must not cost the save
-                add_note(error, str(warning))
+                attach(error, warning)
             self._save(flush=True)
         except BaseException as failure:  # a save function may even want to exit
             attach(error, failure)
