@@ -7,7 +7,7 @@ from time import monotonic
 from ._errors import log
 
 _COSTLY = 0.1  # the share of a loop's time from which on saving is worth a warning
-_NOTICEABLE = 0.05  # seconds of saving below which nobody minds
+_LONG = 1.0  # seconds that a loop has run, before which nobody minds
 
 
 class Costs:
@@ -16,28 +16,26 @@ class Costs:
     def __init__(self, name: str) -> None:
         self._name = name
         self._began = self.last_save = monotonic()
-        self._spent, self._saves, self._position = 0.0, 0, 0
-        self.quick = 0.0  # seconds that a save of the position alone takes
-        self._is_judged = False
+        self._spent, self._timed, self._is_judged = 0.0, 0, False
+        self._quick = 0.0  # seconds that a save of the position alone takes: too little to time each of them
 
-    def note(self, began: float, saves: int = 1) -> None:
-        """Note that as many saves as that have taken from `began` to now."""
+    def note(self, began: float) -> None:
+        """Note that a save has taken from `began` to now."""
         self.last_save = monotonic()
         self._spent += self.last_save - began
-        self._saves += saves
+        self._timed += 1
 
-    def pass_by(self, position: int, span: int) -> None:
-        """Note the saves since the last one that was timed, each of which was too quick for that."""
-        saves = max(0, position // span - self._position // span - 1) if self.quick else 0
-        self._spent += saves * self.quick
-        self._saves += saves
-        self._position = position
+    def note_quick(self, began: float) -> None:
+        """Note that a save of the position alone has. Whatever else ran meanwhile has made some of them longer."""
+        seconds = monotonic() - began
+        self._quick = min(seconds, self._quick or seconds)
 
-    def judge(self, at_least: float = 0.0) -> None:
-        """Say, once, that saving takes too much of the loop's time, and what would help."""
-        total = monotonic() - self._began
-        if total > at_least and not self._is_judged and self._spent > max(_COSTLY * total, _NOTICEABLE):
+    def judge(self, boundaries: int) -> None:
+        """Say, once, that saving takes too much of the loop's time, and what would help, after that many boundaries."""
+        total, saves = monotonic() - self._began, max(self._timed, boundaries if self._quick else 0)
+        spent = self._spent + (saves - self._timed) * self._quick
+        if total > _LONG and spent > _COSTLY * total and not self._is_judged:
             self._is_judged = True
-            interval = float(f"{self._spent / self._saves / _COSTLY:.2g}")
-            share = f"saving takes {min(1, self._spent / total):.0%} of the time of this loop"
+            interval = float(f"{spent / saves / _COSTLY:.2g}")
+            share = f"saving takes {min(1, spent / total):.0%} of the time of this loop"
             log("WARNING", f"{self._name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")

@@ -117,12 +117,11 @@ class Node(Place):
             return
         self.require_in_turn()
         self.go("end")
-        self._costs.pass_by(self.position, self._span)
         if not self._in_with:
             self._finish(self.each_save)
         elif self.each_save and not self.is_finished and not self._is_told():
             self._save()
-        self._costs.judge()
+        self._costs.judge((self.position - self.start) // self._span)
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
@@ -282,15 +281,14 @@ class Node(Place):
             return
         self.require_in_turn()
         warn_of_lost(self)
-        self._costs.pass_by(position, self._span)
         began = monotonic()
         self._save(teller)
         self._costs.note(began)
         if teller is not None and teller.file >= 0:
             began = monotonic()
             teller.write(position)
-            self._costs.quick = monotonic() - began
-        self._costs.judge(at_least=1.0)
+            self._costs.note_quick(began)
+        self._costs.judge((position - self.start) // self._span)
 
     def _save_in_time(self, position: int) -> None:
         if monotonic() - self._costs.last_save >= self._interval:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from py_restart import RestartError, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _files, enable_counter, multi_count, simple_counter
 
 
 class Stop(Exception):
@@ -234,6 +234,21 @@ def test_saving_that_takes_too_long_is_named_once_with_an_interval_that_would_no
     assert len(log("WARNING")) == is_named
     if is_named:  # 0.5 s in every 5 s would be a tenth
         assert re.search(r"run: saving takes 33% of .*save_interval=5", log("WARNING")[0])
+
+
+def test_saving_many_positions_that_takes_too_long_is_named_as_well(folder, clock, log, monkeypatch):
+    """Each of them is too quick to be timed."""
+    real = _files.pwrite
+
+    def slow(*arguments):
+        clock.now += 0.0005
+        return real(*arguments)
+
+    monkeypatch.setattr(_files, "pwrite", slow)
+    for _ in simple_counter("run", range(5000)):
+        clock.now += 0.002
+    assert len(log("WARNING")) == 1
+    assert re.search(r"run: saving takes 20% of .*save_interval=0.005 ", log("WARNING")[0])
 
 
 # The end of the work.
