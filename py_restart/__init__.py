@@ -12,13 +12,5 @@ from ._counter import CounterClosier, enable_counter, simple_counter
 from ._errors import InUseError, RestartError
 from ._scope import config, multi_count
 
-__all__ = [
-    "CounterClosier",
-    "InUseError",
-    "RestartError",
-    "config",
-    "enable_counter",
-    "multi_count",
-    "simple_counter",
-]
+__all__ = ["CounterClosier", "InUseError", "RestartError", "config", "enable_counter", "multi_count", "simple_counter"]
 __version__ = "2.0.0"

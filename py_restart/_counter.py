@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 
-from ._arguments import (
-    checked_interval,
-    checked_path,
-    checked_place,
-    checked_span,
-    checked_triples,
-    maker_of,
-    require_iterable,
-)
-from ._errors import RestartError, face, warn
+from ._errors import RestartError, face, failing, warn
 from ._loop import Counted, Loop, Run
 from ._node import Node
+from ._scope import NO_SOURCE
 from ._signals import shielded
 from ._state import Functions, Object
 from ._typing import Any, T
 
 
 class CounterClosier:
-    """Counts one loop, and saves where it is together with what is registered. `enable_counter` makes it.
+    """Counts one loop, and takes up what the last run has saved. `enable_counter` is another name of this class.
 
-    Use it in a `with` statement, which saves when the block ends by an exception and deletes what was saved when it
-    ends without one, or with `each_save`, or both. See `enable_counter` for the arguments.
+    Only the position and what is registered come back. In a plain `with` they are saved when the block ends by an
+    exception, Ctrl-C, SIGTERM and SIGHUP included: after `kill -9` or a power failure it starts from the save before.
+    With `each_save` they are saved at every boundary between two items as well. When the block ends without an
+    exception, all that was saved is deleted: write results inside it.
+
+    Args:
+        file_path: The progress file. Its folder must exist.
+        use_tempfile: False: as if this library were not there.
+        each_save: Save after every `save_span` items, with or without a `with` statement.
+        save_span: Items from one save to the next, counted from item 0.
+        save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+        RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
+
+    Example:
+        >>> with enable_counter("run.tmp") as counter:
+        ...     total = counter.save_load_object({"sum": 0}, "sum.pickle")
+        ...     for i in counter(range(10)):
+        ...         total["sum"] += i
+        >>> total
+        {'sum': 45}
     """
 
     @face
@@ -40,16 +53,13 @@ class CounterClosier:
         *,
         save_interval: float = 0.0,
     ) -> None:
-        self._name = name = checked_path(file_path)
-        self._span, interval = checked_span(save_span), checked_interval(save_interval)
+        name = _checked_path(file_path)
+        self._span, interval = _checked_span(save_span), _checked_interval(save_interval)
         if (self._span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         self._has_loop = False
-        if use_tempfile:
-            self._node: Counted = Node(name, bool(each_save), self._span, interval)
-        else:
-            self._node = Counted(name)
+        self._node: Counted = Node(name, bool(each_save), self._span, interval) if use_tempfile else Counted(name)
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -65,17 +75,15 @@ class CounterClosier:
 
         Example:
             >>> with enable_counter("run.tmp") as counter:
-            ...     for letter in counter("abc"):
-            ...         print(letter)
-            a
-            b
-            c
+            ...     list(counter(lambda start: range(start, 3)))
+            [0, 1, 2]
         """
+        name = self._node.name
         if self._has_loop:
-            raise RestartError(f"{self._name}: this counter has counted a loop already; make another counter")
-        require_iterable(iterable, self._name)
+            raise RestartError(f"{name}: this counter has counted a loop already; make another counter")
+        _require_iterable(iterable, name)
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
-            warn(f"{self._name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
+            warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
         self._has_loop = True
         return Loop(Run(self._node, iterable, self._span))
 
@@ -84,8 +92,7 @@ class CounterClosier:
         """Register an object, and return it as it was saved, or as it is where nothing was saved.
 
         Args:
-            obj: Anything that can be pickled. Changes made to it in place are saved; of an immutable one, assign the
-                new value to `object`.
+            obj: Anything that can be pickled. Change it in place, or assign what takes its place to `object`.
             obj_path: The file to pickle it to. It must not exist unless this counter has saved it.
 
         Raises:
@@ -99,7 +106,7 @@ class CounterClosier:
             >>> seen
             [0, 1, 2]
         """
-        self._node.register([Object(obj, checked_place(obj_path), os.fspath(obj_path))])
+        self._node.register([Object(obj, _place(obj_path), obj_path)])
         loaded: T = self._node.states[-1].value
         return loaded
 
@@ -118,28 +125,19 @@ class CounterClosier:
             func_paths: For each pair its path. The functions get one of the type and with the file name given here.
 
         Raises:
-            TypeError: one of them is not a function.
-            ValueError: the three are not of one length.
+            TypeError, ValueError: one of them is not a function, or the three are not of one length.
             RestartError: what was saved is missing, changed, damaged, or somebody else's, or cannot be loaded.
 
         Example:
             >>> from pathlib import Path
-            >>> text = "to be saved"
+            >>> text = ["to be saved"]
             >>> def load(path):
-            ...     global text
-            ...     text = path.read_text()
+            ...     text[0] = path.read_text()
             >>> with enable_counter("run.tmp") as counter:
-            ...     counter.save_load_funcs([lambda path: path.write_text(text)], [load], [Path("text.txt")])
-            ...     for i in counter(range(3)):
-            ...         pass
+            ...     counter.save_load_funcs([lambda path: path.write_text(text[0])], [load], [Path("text.txt")])
         """
-        triples = checked_triples(self._name, save_funcs, load_funcs, func_paths)
-        self._node.register(
-            [
-                Functions(save, load, checked_place(path), os.fspath(path), maker_of(path))
-                for save, load, path in triples
-            ]
-        )
+        triples = _checked_triples(self._node.name, save_funcs, load_funcs, func_paths)
+        self._node.register([Functions(save, load, _place(path), path) for save, load, path in triples])
 
     @property
     @face
@@ -154,18 +152,20 @@ class CounterClosier:
             ...     total = counter.save_load_object(0, "total.pickle")
             ...     for i in counter(range(5)):
             ...         counter.object = total = total + i
-            >>> counter.object
-            10
         """
-        state = self._last_object()
-        state.is_reached = True
-        return state.value
+        return self._last_object().value
 
     @object.setter
     @face
     def object(self, value: Any) -> None:
-        state = self._last_object()
-        state.value, state.is_reached = value, True
+        self._last_object().value = value
+
+    def _last_object(self) -> Object:
+        for state in reversed(self._node.states):
+            if isinstance(state, Object):
+                state.is_judged = True  # the program can change it
+                return state
+        raise RestartError(f"{self._node.name}: no object is registered; call save_load_object first")
 
     @property
     def position(self) -> int:
@@ -173,12 +173,8 @@ class CounterClosier:
 
         Example:
             >>> with enable_counter("run.tmp") as counter:
-            ...     for letter in counter("ab"):
-            ...         print(counter.position, letter)
-            0 a
-            1 b
-            >>> counter.position
-            2
+            ...     [(counter.position, letter) for letter in counter("ab")]
+            [(0, 'a'), (1, 'b')]
         """
         return self._node.position
 
@@ -207,8 +203,6 @@ class CounterClosier:
         Example:
             >>> with enable_counter("run.tmp") as counter:
             ...     counter.remove_files()  # what an earlier run has saved is not wanted
-            ...     for i in counter(range(3)):
-            ...         pass
         """
         self._node.forget()
 
@@ -221,53 +215,11 @@ class CounterClosier:
         return self
 
     @shielded
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._node.close(error)
 
-    def _last_object(self) -> Object:
-        for state in reversed(self._node.states):
-            if isinstance(state, Object):
-                return state
-        raise RestartError(f"{self._name}: no object is registered; call save_load_object first")
 
-
-def enable_counter(
-    file_path: str | os.PathLike[str],
-    use_tempfile: bool = True,
-    each_save: bool = False,
-    save_span: int = 1,
-    *,
-    save_interval: float = 0.0,
-) -> CounterClosier:
-    """Make a counter for one loop, and take up what the last run has saved.
-
-    Only the position and what is registered come back. In a plain `with` they are saved when the block ends by an
-    exception, Ctrl-C, SIGTERM and SIGHUP included: after `kill -9` or a power failure it starts from the save before.
-    With `each_save` they are saved at every boundary between two items as well. When the block ends without an
-    exception, all that was saved is deleted: write results inside it.
-
-    Args:
-        file_path: The progress file. Its folder must exist.
-        use_tempfile: False: as if this library were not there.
-        each_save: Save after every `save_span` items, with or without a `with` statement.
-        save_span: Items from one save to the next, counted from item 0.
-        save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
-
-    Raises:
-        TypeError, ValueError: an argument is wrong.
-        RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
-
-    Example:
-        >>> with enable_counter("run.tmp") as counter:
-        ...     total = counter.save_load_object({"sum": 0}, "sum.pickle")
-        ...     for i in counter(range(10)):
-        ...         total["sum"] += i
-        >>> total
-        {'sum': 45}
-    """
-    return CounterClosier(file_path, use_tempfile, each_save, save_span, save_interval=save_interval)
+enable_counter = CounterClosier
 
 
 def simple_counter(
@@ -280,23 +232,73 @@ def simple_counter(
 ) -> Loop[T]:
     """Wrap a loop without a `with` statement: its position is saved at every boundary, and goes when it is exhausted.
 
-    Args:
-        file_path: The progress file. Its folder must exist.
-        iterable: What to iterate; see `CounterClosier.__call__`.
-        use_tempfile: False: as if this library were not there.
-        save_span: Items from one save to the next, counted from item 0.
-        save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
-
-    Raises:
-        TypeError, ValueError: an argument is wrong.
-        RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
+    Arguments and errors are those of `enable_counter` (with `each_save`) and of the counter that it returns.
 
     Example:
-        >>> for i in simple_counter("run.tmp", range(3)):
-        ...     print(i)
-        0
-        1
-        2
+        >>> for letter in simple_counter("run.tmp", "ab"):
+        ...     print(letter)
+        a
+        b
     """
-    require_iterable(iterable, file_path)  # before a file is made
+    _require_iterable(iterable, file_path)  # before a file is made
     return CounterClosier(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)
+
+
+def _require_iterable(source: object, name: object) -> None:
+    if isinstance(source, Loop):
+        raise RestartError(f"{name}: {NO_SOURCE}")
+    if not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__") or callable(source)):
+        raise TypeError(f"{name}: {source!r} is not iterable; give an iterable, or a function that returns one")
+
+
+def _checked_path(path: Any) -> str:
+    name = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(name, str):
+        raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
+    if not name:
+        raise ValueError("the path is empty; give the path of a file")
+    scheme, separator, _ = name.partition(":/")  # a `Path` has one slash left of two
+    if separator and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not os.path.isdir(f"{scheme}:"):
+        raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
+    return name
+
+
+def _place(path: Any) -> str:
+    """Return where a path is: absolute, its folder without links."""
+    name = _checked_path(path)
+    with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
+        folder, base = os.path.split(os.path.abspath(name))
+    return os.path.join(os.path.realpath(folder), base)
+
+
+def _checked_span(span: Any) -> int:
+    if isinstance(span, bool) or not hasattr(span, "__index__"):
+        raise TypeError(f"save_span is {span!r}; give a whole number of items")
+    if span < 1:
+        raise ValueError(f"save_span is {span!r}; give 1 or more items")
+    return min(int(span), sys.maxsize)
+
+
+def _checked_interval(interval: Any) -> float:
+    try:
+        seconds = float(interval + 0.0)
+    except (TypeError, ValueError):
+        raise TypeError(f"save_interval is {interval!r}; give a number of seconds") from None
+    if not seconds >= 0:
+        raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
+    return seconds
+
+
+def _checked_triples(name: str, *columns: Any) -> list[Any]:
+    """Return one triple of a function that saves, one that loads, and a path, for each."""
+    for column in columns:
+        if isinstance(column, str | bytes) or not hasattr(type(column), "__iter__"):
+            raise TypeError(f"{name}: {column!r} is not a list; give three lists: [save], [load], [path]")
+    savers, loaders, paths = map(list, columns)
+    lengths = f"{len(savers)}, {len(loaders)}, {len(paths)}"
+    if not len(savers) == len(loaders) == len(paths):
+        raise ValueError(f"{name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each")
+    for function in savers + loaders:
+        if not callable(function):
+            raise TypeError(f"{name}: a {type(function).__name__} is not a function; give one of a path")
+    return list(zip(savers, loaders, paths, strict=True))

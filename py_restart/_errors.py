@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from types import TracebackType
 
 from ._typing import Any, F
 
@@ -36,7 +35,7 @@ class failing:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
             raise RestartError(f"{self._what}: {describe(error)}; {self._advice}") from error
 
@@ -55,7 +54,7 @@ def ago(seconds: float) -> str:
 
 
 def face(function: F) -> F:
-    """Show a user one frame of ours where an error is raised for what the user did."""
+    """Show a user none of our frames where an error is raised for what the user did."""
 
     @functools.wraps(function)
     def faced(*arguments: Any, **named: Any) -> Any:
@@ -79,7 +78,7 @@ def shorten(error: BaseException) -> None:
         following = None
         for here in reversed(theirs):
             here.tb_next, following = following, here
-        one.__traceback__ = following
+        one.with_traceback(following)
 
 
 def warn(text: str) -> None:
@@ -116,5 +115,4 @@ def attach(error: BaseException, failure: BaseException) -> None:
 
 
 def _is_ours(frame: Any) -> bool:
-    name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.partition(".")[0] == "py_restart"
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "py_restart"

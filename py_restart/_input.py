@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 import threading
 from binascii import crc32
@@ -25,6 +24,8 @@ class _Printer(reprlib.Repr):
     repr_frozenset = repr_set
 
     def repr_instance(self, x: object, level: int) -> str:
+        import re
+
         text = re.sub(r"0x[0-9a-fA-F]+", "", repr(x))  # addresses
         return self.repr_set(x, level) if "{" in text else text[:_LONGEST]  # perhaps of a set
 
@@ -46,22 +47,22 @@ def mark_of(item: Any) -> str | None:
 
     What is of no simple type prints in a thread of its own, which nobody waits for longer than a moment.
     """
-    marks: list[str] = []
-    parts = item[: _printer.maxlist] if type(item) in (tuple, list) else [item]
-    if all(type(part) in _SCALARS for part in parts):
-        _mark(item, marks)
-    else:
+    marks = []
+
+    def look() -> None:
         try:
-            thread = threading.Thread(target=_mark, args=(item, marks), daemon=True)
+            marks.append(f"{crc32(_printer.repr(item).encode('utf-8', 'backslashreplace')):08x}")
+        except Exception:
+            pass
+
+    parts = item[: _printer.maxlist] if type(item) in (tuple, list) else [item]
+    try:
+        if all(type(part) in _SCALARS for part in parts):
+            look()
+        else:
+            thread = threading.Thread(target=look, daemon=True)
             thread.start()
             thread.join(_PATIENCE)
-        except RuntimeError:  # no threads here, or too many
-            pass
-    return marks[0] if marks else None
-
-
-def _mark(item: object, marks: list[str]) -> None:
-    try:
-        marks.append(f"{crc32(_printer.repr(item).encode('utf-8', 'backslashreplace')):08x}")
-    except Exception:
+    except RuntimeError:  # no threads here, or too many
         pass
+    return marks[0] if marks else None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from types import SimpleNamespace
 
 from ._errors import RestartError, warn
 from ._lock import is_locked_here
 from ._typing import Any
 
+_NUMBERS = (int, float, complex)
+_FIXED = (*_NUMBERS, bool, str, bytes, type(None))
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
 
 
@@ -27,7 +29,8 @@ def warn_of_lost(node: Any) -> None:
     while nodes[-1].parent is not None:
         nodes.append(nodes[-1].parent)
     if any(one.position > one.start for one in nodes):
-        for state in [state for one in nodes for state in one.states if state.is_out_of_reach()]:
+        states = [state for one in nodes for state in one.states]
+        for state in [state for state in states if isinstance(state, Object) and state.is_out_of_reach()]:
             warn(
                 f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
                 "saved: change in place what was returned, or assign the new value to counter.object"
@@ -39,20 +42,17 @@ class Object:
 
     is_contained = False  # it is staged as a file beside its place
 
-    def __init__(self, value: Any, path: str, name: str) -> None:
-        self.value, self.path, self.name = value, path, name
-        self.is_reached = False  # by the program, through `counter.object`: read or assigned
-        self.is_judged = False
+    def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
+        self.value, self.path, self.name = value, path, os.fspath(given)
+        self.is_judged = False  # whether nobody can be changing it; one reached through `counter.object` need not be
 
     def save(self, path: str) -> None:
-        """Pickle the object to a new file."""
         import pickle
 
         with open(path, "xb") as file:
             pickle.dump(self.value, file, pickle.HIGHEST_PROTOCOL)
 
     def load(self) -> None:
-        """Unpickle the object from its path."""
         import pickle
 
         with open(self.path, "rb") as file:
@@ -68,7 +68,8 @@ class Object:
         if type(self.value) in _NUMBERS:
             self.value = pickle.loads(pickle.dumps(self.value))
         else:
-            pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(self.value)
+            nowhere: Any = SimpleNamespace(write=len)
+            pickle.Pickler(nowhere, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object; tells so once.
@@ -76,52 +77,38 @@ class Object:
         The references to it are compared with those to a new object that is held in the same way. Numbers that Python
         keeps (0, 1, ...) have many: they are out of reach as long as none was assigned to `counter.object`.
         """
-        if self.is_reached or self.is_judged:
+        if self.is_judged:
             return False
         self.is_judged = True
-        fresh = Object((object(),), "", "")
+        fresh = SimpleNamespace(value=(object(),))
         if sys.getrefcount(self.value) <= sys.getrefcount(fresh.value):
             parts = self.value if type(self.value) is tuple else ()  # model, optimizer = save_load_object(...)
             alone = max(sys.getrefcount(part) for part in fresh.value)
             return not any(sys.getrefcount(part) > alone and type(part) not in _FIXED for part in parts)
-        return isinstance(self.value, bool) or (type(self.value) is int and int(hex(self.value), 16) is self.value)
+        return type(self.value) is bool or (type(self.value) is int and int(hex(self.value), 16) is self.value)
 
 
 class Functions:
-    """A function that saves to its path, and one that loads from it. `as_given` makes a path of the user's type."""
+    """A function that saves to its path, and one that loads from it. Paths are handed to them as `given` was."""
 
     is_contained = True  # it is staged in a folder: the functions are promised the name of the file
 
-    def __init__(
-        self,
-        saver: Callable[[Any], object],
-        loader: Callable[[Any], object],
-        path: str,
-        name: str,
-        as_given: Callable[[str], Any],
-    ) -> None:
-        self.saver, self.loader, self.path, self.name, self.as_given = saver, loader, path, name, as_given
+    def __init__(self, saver: Any, loader: Any, path: str, given: str | os.PathLike[str]) -> None:
+        self._saver, self._loader, self._given = saver, loader, given
+        self.path, self.name = path, os.fspath(given)
 
     def save(self, path: str) -> None:
-        """Have the user's function write to `path`."""
-        self.saver(self.as_given(path))
+        self._saver(self._as_given(path))
 
     def load(self) -> None:
-        """Have the user's function read its path."""
-        self.loader(self.as_given(self.path))
+        self._loader(self._as_given(self.path))
 
     def rehearse(self) -> None:
         """Do nothing: what a function writes is known when it has written it."""
 
-    def is_out_of_reach(self) -> bool:
-        """Whether nobody can be changing what it saves, which cannot be known."""
-        return False
+    def _as_given(self, path: str) -> Any:
+        if isinstance(self._given, str):
+            return path
+        from pathlib import Path
 
-
-_NUMBERS = (int, float, complex)
-_FIXED = (*_NUMBERS, bool, str, bytes, type(None))
-
-
-class _Nowhere:
-    def write(self, data: bytes | os.PathLike[str]) -> int:
-        return 0
+        return Path(path)
