@@ -103,8 +103,6 @@ class CounterClosier:
             ...     seen = counter.save_load_object([], "seen.pickle")
             ...     for i in counter(range(3)):
             ...         seen.append(i)
-            >>> seen
-            [0, 1, 2]
         """
         self._node.register([Object(obj, _place(obj_path), obj_path)])
         loaded: T = self._node.states[-1].value
@@ -142,10 +140,9 @@ class CounterClosier:
     @property
     @face
     def object(self) -> Any:
-        """The object that was registered last. Assign to it where a variable was given a new value.
+        """The object that was registered last; a `RestartError` where there is none.
 
-        Raises:
-            RestartError: no object is registered.
+        Assign to it where a variable was given a new value.
 
         Example:
             >>> with enable_counter("run.tmp") as counter:
@@ -187,18 +184,14 @@ class CounterClosier:
 
         Example:
             >>> with enable_counter("run.tmp") as counter:
-            ...     for i in counter(range(100)):
-            ...         if i == 50:
-            ...             counter.save()  # where even a `kill -9` would be worth a save
+            ...     for i in counter(range(3)):
+            ...         counter.save()  # now even `kill -9` would cost nothing but this item
         """
         self._node.save_now()
 
     @face
     def remove_files(self) -> None:
         """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
-
-        Raises:
-            RestartError: something cannot be deleted.
 
         Example:
             >>> with enable_counter("run.tmp") as counter:
@@ -290,14 +283,13 @@ def _checked_interval(interval: Any) -> float:
 
 
 def _checked_triples(name: str, *columns: Any) -> list[Any]:
-    """Return one triple of a function that saves, one that loads, and a path, for each."""
     for column in columns:
         if isinstance(column, str | bytes) or not hasattr(type(column), "__iter__"):
             raise TypeError(f"{name}: {column!r} is not a list; give three lists: [save], [load], [path]")
     savers, loaders, paths = map(list, columns)
-    lengths = f"{len(savers)}, {len(loaders)}, {len(paths)}"
     if not len(savers) == len(loaders) == len(paths):
-        raise ValueError(f"{name}: save_funcs, load_funcs and func_paths have {lengths} entries; give as many of each")
+        what = f"save_funcs, load_funcs and func_paths have {len(savers)}, {len(loaders)}, {len(paths)} entries"
+        raise ValueError(f"{name}: {what}; give as many of each")
     for function in savers + loaders:
         if not callable(function):
             raise TypeError(f"{name}: a {type(function).__name__} is not a function; give one of a path")

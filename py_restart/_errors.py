@@ -47,10 +47,9 @@ def describe(error: BaseException) -> str:
 
 def ago(seconds: float) -> str:
     """Say how long ago something was, in the largest unit of which there are two."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(0, seconds):.0f} seconds ago"
+    units = (86400, "days"), (3600, "hours"), (60, "minutes")
+    size, unit = next((unit for unit in units if seconds >= 2 * unit[0]), (1, "seconds"))
+    return f"{max(0, seconds) / size:.0f} {unit} ago"
 
 
 def face(function: F) -> F:

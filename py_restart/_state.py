@@ -44,7 +44,7 @@ class Object:
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
         self.value, self.path, self.name = value, path, os.fspath(given)
-        self.is_judged = False  # whether nobody can be changing it; one reached through `counter.object` need not be
+        self.is_judged = False  # whether it was looked at, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
         import pickle
@@ -59,9 +59,9 @@ class Object:
             self.value = pickle.load(file)
 
     def rehearse(self) -> None:
-        """Pickle the object to nowhere, so that what cannot be pickled is known before the loop and not after it.
+        """Find out before the loop, not after it, what cannot be pickled.
 
-        Of a number a new one, that is equal, is held from now on: a literal is referred to by the code as well.
+        A number is replaced by a new one that is equal, since the code refers to a literal as well.
         """
         import pickle
 
@@ -72,15 +72,14 @@ class Object:
             pickle.Pickler(nowhere, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:
-        """Whether nobody can be changing the object; tells so once.
+        """Whether nobody can be changing the object, which has no more references than a new one; tells so once.
 
-        The references to it are compared with those to a new object that is held in the same way. Numbers that Python
-        keeps (0, 1, ...) have many: they are out of reach as long as none was assigned to `counter.object`.
+        Numbers that Python keeps (0, 1, ...) have many, and are out of reach all the same.
         """
         if self.is_judged:
             return False
         self.is_judged = True
-        fresh = SimpleNamespace(value=(object(),))
+        fresh = Object((object(),), "", "")
         if sys.getrefcount(self.value) <= sys.getrefcount(fresh.value):
             parts = self.value if type(self.value) is tuple else ()  # model, optimizer = save_load_object(...)
             alone = max(sys.getrefcount(part) for part in fresh.value)

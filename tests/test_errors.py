@@ -521,6 +521,13 @@ def test_a_working_folder_that_was_deleted_is_an_error_that_names_the_path(folde
     gone.rmdir()
     with pytest.raises(RestartError, match="run: cannot be found: .*; give an absolute path"):
         enable_counter("run")
+    counter = enable_counter(folder / "run")
+    for register in (
+        lambda: counter.save_load_object([], "object"),
+        lambda: counter.save_load_funcs([print], [print], ["object"]),
+    ):
+        with pytest.raises(RestartError, match="object: cannot be found: .*; give an absolute path"):
+            register()
 
 
 def test_a_pipe_at_the_name_of_the_lock_file_holds_nobody_up(folder):
