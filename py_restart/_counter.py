@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from ._errors import RestartError, face, failing, warn
-from ._loop import Counted, Loop, Run
+from ._loop import Counted, Loop
 from ._node import Node
 from ._scope import NO_SOURCE
 from ._signals import shielded
@@ -54,12 +54,12 @@ class CounterClosier:
         save_interval: float = 0.0,
     ) -> None:
         name = _checked_path(file_path)
-        self._span, interval = _checked_span(save_span), _checked_interval(save_interval)
-        if (self._span != 1 or interval) and not each_save:
+        span, interval = _checked_span(save_span), _checked_interval(save_interval)
+        if (span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         self._has_loop = False
-        self._node: Counted = Node(name, bool(each_save), self._span, interval) if use_tempfile else Counted(name)
+        self._node: Counted = Node(name, bool(each_save), span, interval) if use_tempfile else Counted(name, span)
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -85,7 +85,7 @@ class CounterClosier:
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
             warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
         self._has_loop = True
-        return Loop(Run(self._node, iterable, self._span))
+        return Loop(self._node, iterable)
 
     @face
     def save_load_object(self, obj: T, obj_path: str | os.PathLike[str]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 
 from . import _scope
@@ -22,7 +23,7 @@ from ._storage import Storage, require_place
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended
 from ._typing import Any
 
-_entered: dict[int, Node] = {}  # those whose `with` is open
+_entered: dict[Node, bool] = {}  # those whose `with` is open: whether it watches for signals
 
 
 class Node(Place):
@@ -31,51 +32,52 @@ class Node(Place):
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
         with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
             self.folder, base = os.path.split(os.path.abspath(name))
-        known = [os.path.dirname(loop.path) for loop in _scope.running() if loop.folder == self.folder]
+        known = [os.path.dirname(loop.path) for loop in _scope.running_here() if loop.folder == self.folder]
         path = os.path.join(known[0], base) if known else os.path.realpath(name)
         around = _scope.around(name, path)
-        super().__init__(path, name, around[-1] if around else None)
-        self.each_save, self._span, self._interval = each_save, span, interval
-        self._in_with = self._is_watching = self._is_saving = self._saves_again = False
-        self._owner: tuple[Any, object] | None = None  # the thread and task that run it
-        self._costs = Costs(name)
+        super().__init__(path, name, span, around[-1] if around else None)
+        self.each_save, self._interval = each_save, interval
+        self._saves = 0  # how many are asked for: one that runs, and one that comes right after it
+        self.owner: tuple[Any, object] = (None, None)  # the thread and task that run it
         require_free(path, name, is_progress=True)
         if self.parent is None:
             require_place(path, name, is_file=True)
-            self._storage = Storage(path, name, self.is_busy)
-            self.set_saved(self._storage.journal.newest)
+            self.storage = Storage(path, name, self.is_busy)
+            self.set_saved(self.storage.journal.newest)
             self.was_rich = bool(files_of(self.saved))
             return
-        self._storage = self.host._storage
+        self.storage = self.host.storage
         if os.path.lexists(path):
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
-        self.require_first_of_its_path()
-        is_skipped = self.host.was_rich or _scope.config.parent is not None
-        for saved in self.parent.saved_inside():
-            if saved["path"] == path and (is_skipped or not has_ended(saved)):
-                self.set_saved(saved)
+        saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None
+        if saved is not None and (is_skipped or not has_ended(saved)):
+            self.set_saved(saved)
 
     @property
     def is_tracked(self) -> bool:
         """Whether it may be around others: it has not been taken over, and is of this process."""
-        return self._storage.is_of_this_process and not self._storage.lock.is_lost
+        return self.storage.is_of_this_process and not self.storage.lock.is_lost
 
     @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
         if self.parent is None:
-            return self._storage.lock.is_held
+            return self.storage.lock.is_held
         return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
+
+    @property
+    def is_in_with(self) -> bool:
+        return self in _entered
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
-        thread = self._owner[0] if self._owner is not None else None
-        return self.state == RUNNING and thread is not _scope.owner()[0] and bool(thread and thread.is_alive())
+        thread = self.owner[0]
+        return bool(self.state == RUNNING and thread is not _scope.owner()[0] and thread.is_alive())
 
     # What the loop asks for.
 
-    def begin(self, run: Any) -> Callable[[int], object] | None:
+    def begin(self) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         act_on_waiting()
         self._require_usable()
@@ -85,31 +87,31 @@ class Node(Place):
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")
-        self.compare_length(run.length, self._storage.way_out)
-        if not (self._in_with or self.each_save):
+        self.compare_length()
+        if not (self.is_in_with or self.each_save):
             warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
         self._take_up()
         self.block = _scope.config.parent
         if self.block is not None:
             self.block.enter(self)
-        for other in self.parent.current_inside() if self.parent is not None else ():
+        for other in self.parent.loops_inside() if self.parent is not None else ():
             if other.state == LEFT and other.block is self.block:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
-        self.run, self.length, self._owner = run, run.length, _scope.owner()
-        _scope.start_running(self._owner, self)
-        self._storage.journal.stop_telling()
+        self.owner = _scope.owner()
+        _scope.running.append(self)
+        self.storage.journal.stop_telling()
         of = "" if self.length is None else f" of {self.length}"
+        word, end = "starts afresh,", ""
         if self.is_finished:
-            log("INFO", f"{self.path}: finished before, at position {self.start}{of}; skipped")
-        elif self.saved is None:
-            log("INFO", f"{self.path}: starts afresh, at position 0{of}")
-        else:
-            log("INFO", f"{self.path}: resumes at position {self.start}{of}, saved {ago(self._storage.journal.age)}")
+            word, end = "finished before,", "; skipped"
+        elif self.saved is not None:
+            word, end = "resumes", f", saved {ago(self.storage.journal.age)}"
+        log("INFO", f"{self.path}: {word} at position {self.start}{of}{end}")
         self._costs = Costs(self.name)
         if not self.each_save:
             return None
-        return self._save_in_time if self._interval else Teller(self._tell).write
+        return partial(self._tell, None) if self._interval else Teller(self._tell).write
 
     def end(self) -> None:
         """The source is exhausted. In a `with`, the block goes on."""
@@ -117,32 +119,27 @@ class Node(Place):
             return
         self.require_in_turn()
         self.go("end")
-        if not self._in_with:
-            self._finish(self.each_save)
-        elif self.each_save and not self.is_finished and not self._is_told():
-            self._save()
+        self._save_end() if self.is_in_with else self._finish()
         self._costs.judge((self.position - self.start) // self._span)
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
-        if self.state == RUNNING:
+        if self.state in (MADE, RUNNING):
             self.go("leave")
-        super().leave()
-        if self._owner is not None:
-            _scope.stop_running(self._owner, self)
-        self._release_if_idle(could_not_begin=self.state == MADE)
+        if self in _scope.running:
+            _scope.running.remove(self)
+        self._release_if_idle()
 
     # What the user asks for.
 
     def enter(self) -> None:
         """The `with` begins."""
-        if self._in_with or self.state != MADE:
+        if self.is_in_with or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
             with held():
-                self._in_with, self._is_watching = True, watch()
-                _entered[id(self)] = self
+                _entered[self] = watch()
                 if len(_entered) == 1:
                     import atexit
 
@@ -155,16 +152,16 @@ class Node(Place):
 
     def _leave_with(self) -> bool:
         """Return whether there was one to leave: the interpreter may have ended it already."""
-        is_watching, self._is_watching, self._in_with = self._is_watching, False, False
+        is_watching = _entered.pop(self, None)
         if is_watching:
             unwatch()
-        return _entered.pop(id(self), None) is not None
+        return is_watching is not None
 
     def close(self, error: BaseException | None) -> None:
         """The `with` ends."""
         with held():
             try:
-                if self.state == RUNNING and self.run is not None and self.run.driver is None:
+                if self.state == RUNNING and self.driver() is None:
                     self.leave()  # a handler has raised while it was left, and Python has dropped that
                 if not self._leave_with():
                     return
@@ -175,7 +172,8 @@ class Node(Place):
                 elif error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    self._finish(self.each_save and (self.state == LEFT or not self.host.is_rich(self.host.tree())))
+                    is_host_or_rich = self.parent is None or self.host.is_rich(self.host.tree())
+                    self._finish(is_said=self.state == ENDED and is_host_or_rich)
             finally:
                 if error is not None:
                     shorten(error)
@@ -186,18 +184,16 @@ class Node(Place):
         self._require_usable()
         if self.state != MADE:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
-        used = {state.path for state in self.states}
+        used = {self.path, *(state.path for state in self.states)}
         for state in states:
             if state.path in used:
-                raise RestartError(f"{state.path}: registered twice; give each object and function a path of its own")
-            if state.path == self.path:
-                raise RestartError(f"{state.name}: the path of the progress itself; give another one")
+                raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
             used.add(state.path)
             require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
         saved = self.saved["files"] if self.saved else {}
         for state in states:
-            self._storage.take_up(state, saved.get(state.path))
+            self.storage.take_up(state, saved.get(state.path))
             if self.saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states
@@ -205,7 +201,7 @@ class Node(Place):
 
     def save_now(self) -> None:
         """Save the moment as it is."""
-        if self._storage.is_of_this_process:
+        if self.storage.is_of_this_process:
             self._require_usable()
             if OVER in (self.state, self.host.state):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
@@ -216,35 +212,37 @@ class Node(Place):
 
     def forget(self) -> None:
         """Delete the progress and all that was saved with it."""
-        if self._storage.is_of_this_process:
+        if self.storage.is_of_this_process:
             self._require_usable()
             self.forget_tree()
             if self.parent is None:
-                self._storage.remove(is_done=self.state not in (MADE, RUNNING) and not self._in_with)
+                self.storage.remove(is_done=self.state not in (MADE, RUNNING) and not self.is_in_with)
             else:
-                self.parent.forget_saved(self)
-                if self._storage.journal.newest is not None:
-                    self.host._save(without=self)
+                self.parent.inside().pop(self.path, None)
+                if self.storage.journal.newest is not None:
+                    self.host._save()
+                if self.state == RUNNING:
+                    self.join()
 
     def leave_block(self, is_over: bool) -> None:
         """The `multi_count` block has ended; where its work is over, so is this loop's."""
-        if self.state == RUNNING and self._owner != _scope.owner():
+        if self.state == RUNNING and self.owner != _scope.owner():
             pass  # it goes on in a task that has outlived the block
         elif self.parent is not None:
-            if is_over and self.state == LEFT and not self._in_with:
+            if is_over and self.state == LEFT and not self.is_in_with:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
                 self.host._save()
         elif is_over and self.is_tracked:
-            self._storage.remove()
+            self.storage.remove()
         else:
-            self._storage.release()
+            self.storage.release()
 
     # Saving.
 
     def _require_usable(self) -> None:
-        self._storage.require_current()
-        if not self._storage.is_of_this_process:
+        self.storage.require_current()
+        if not self.storage.is_of_this_process:
             raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
@@ -252,32 +250,31 @@ class Node(Place):
     def _take_up(self) -> None:
         for path in sorted((self.saved["files"] if self.saved else {}).keys() - {state.path for state in self.states}):
             what = f"saved with {path}, which is not registered"
-            raise RestartError(f"{self.name}: {what}; register it, or {self._storage.way_out}")
+            raise RestartError(f"{self.name}: {what}; register it, or {self.way_out()}")
         self.join()
 
-    def _save(self, teller: Teller | None = None, flush: bool = False, without: Node | None = None) -> None:
+    def _save(self, teller: Teller | None = None, flush: bool = False) -> None:
         """Save the whole moment. A save that is asked for during a save comes right after it."""
         host = self.host
-        if host._is_saving:
-            host._saves_again = True
+        host._saves += 1
+        if host._saves > 1:
             return
-        host._is_saving, host._saves_again = True, False
         try:
-            for _ in range(2):
-                nodes = [node for node in host.tree() if node is not without]
-                records = host.record(nodes, host.is_rich(nodes))
+            for is_last in (False, True):
+                nodes = host.tree()
+                moment = host.record(host.is_rich(nodes))
                 states = {state.path: state for node in nodes for state in node.states}
-                told = records[self] if self.state != OVER else records[host]
-                self._storage.save(records[host], told, states, teller, flush, close=bool(self._interval))
-                if not host._saves_again:
+                told = self.moment if self.state != OVER else moment
+                self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
+                if host._saves == 1 or is_last:
                     break
         finally:
-            host._is_saving = False
+            host._saves = 0
             host._release_if_idle()
 
     def _tell(self, teller: Teller | None, position: int) -> None:
-        """Save at a boundary, in full; not behind the end of the work."""
-        if self.state == OVER:
+        """Save at a boundary, in full; not behind the end of the work, and not too soon."""
+        if self.state == OVER or monotonic() - self._costs.last_save < self._interval:
             return
         self.require_in_turn()
         warn_of_lost(self)
@@ -290,17 +287,12 @@ class Node(Place):
             self._costs.note_quick(began)
         self._costs.judge((position - self.start) // self._span)
 
-    def _save_in_time(self, position: int) -> None:
-        if monotonic() - self._costs.last_save >= self._interval:
-            self._tell(None, position)
-
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        host = self.host
-        if not self.is_tracked or OVER in (self.state, host.state):
+        if not self.is_tracked or OVER in (self.state, self.host.state):
             return
-        nodes = host.tree()
-        if host.is_rich(nodes) and any(node.each_save for node in nodes):
+        nodes = self.host.tree()
+        if self.host.is_rich(nodes) and any(node.each_save for node in nodes):
             return  # the objects are halfway through an item; the last boundary is whole
         try:
             self.require_in_turn()
@@ -312,34 +304,34 @@ class Node(Place):
         except BaseException as failure:  # a save function may even want to exit
             attach(error, failure)
 
-    def _finish(self, saves: bool) -> None:
-        """The work is done. `saves`: no save has said so yet."""
-        self.go("finish")
-        saves = saves and not self.is_finished
-        if self.parent is not None:
-            if saves and not self._is_told():
-                self._save()
-        elif self.is_in_block:
-            if saves or not (self.each_save or self.is_finished):
-                self._save()
-            self._storage.release(is_kept=True)
-        else:
-            self._storage.remove()
+    def _save_end(self) -> None:
+        """Save that the loop has ended: it is a boundary, or the next run skips it.
 
-    def _is_told(self) -> bool:
-        """Whether the save at the last boundary says all: it was the end, nothing is registered, no block is open."""
+        Not where the save at the last boundary says all: it was the end, nothing is registered, no block is open.
+        """
+        is_saved = self.each_save or (self.parent is None and self.is_in_block)
         is_at_boundary = 0 < self.position == self.length and self.position % self._span == 0 and not self._interval
-        return is_at_boundary and not self.is_in_block and not self.host.is_rich(self.host.tree())
+        is_told = is_at_boundary and not self.is_in_block and not self.host.is_rich(self.host.tree())
+        if is_saved and not (self.is_finished or is_told):
+            self._save()
 
-    def _release_if_idle(self, has_failed: bool = False, could_not_begin: bool = False) -> None:
+    def _finish(self, is_said: bool = False) -> None:
+        """The work is done. `is_said`: the last save says so."""
+        self.go("finish")
+        if not is_said and (self.parent is not None or self.is_in_block):
+            self._save_end()
+        if self.parent is None:
+            self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
+
+    def _release_if_idle(self, has_failed: bool = False) -> None:
         """Let go of the file where neither a `for`, a `with` nor a block needs it."""
-        is_needed = self._in_with or (self.is_in_block and not has_failed)
-        if self.parent is None and not is_needed and (could_not_begin or self.state in (LEFT, ENDED, OVER)):
-            self._storage.release()
+        is_needed = self.is_in_with or (self.is_in_block and not has_failed) or self.state in (MADE, RUNNING)
+        if self.parent is None and not is_needed:
+            self.storage.release()
 
 
 def _close_all() -> None:
     """The interpreter ends: save what is still open, held by a variable, as if it ended by an exception."""
-    for node in reversed(list(_entered.values())):
+    for node in reversed(list(_entered)):
         if not node.is_busy():
             node.close(SystemExit("the interpreter ends"))

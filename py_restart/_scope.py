@@ -18,7 +18,7 @@ NO_SOURCE = (
 
 _block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
 _open: list[Block] = []  # the blocks of all threads and tasks
-_running: dict[tuple[object, object], list[Any]] = {}  # by thread and task, in the order in which they were started
+running: list[Any] = []  # the loops that are running in all of them, in the order in which they began
 
 
 class Block:
@@ -33,6 +33,11 @@ class Block:
     def is_over(self) -> bool:
         """Whether it has ended: a task that was started in it may outlive it."""
         return self not in _open
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another thread has opened it."""
+        return self._thread is not threading.current_thread()
 
     @face
     def __enter__(self) -> Block:
@@ -60,37 +65,26 @@ class Block:
         if failure is not None:
             raise failure
 
-    def is_here(self) -> bool:
-        """Whether it is the block of a thread that is in none of its own."""
-        return self._thread is not threading.current_thread()
-
     def enter(self, member: Any) -> None:
-        """Keep the files of a loop until the end.
-
-        Raises:
-            RestartError: its path is that of another loop, or of the same one in the same item of the loops around.
-        """
-        former = self._members.get(member.path)
-        if former is not None and former is not member:
-            then, now = former.places(), member.places()
-            if then == now or [path for path, _ in then] != [path for path, _ in now]:
-                raise RestartError(
-                    f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"
-                )
-        self._members.pop(member.path, None)
+        """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
+        former = self._members.get(member.path, member)
+        then, now = former.places(), member.places()
+        if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
+            raise RestartError(
+                f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"
+            )
+        self._members.pop(member.path, None)  # the newest stands last
         self._members[member.path] = member
 
 
 class _Config:
-    """What holds for this thread or asyncio task."""
-
     @property
     def parent(self) -> Block | None:
         """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
         own = _block.get()
         if own is not None and not own.is_over:
             return own
-        return _open[0] if len(_open) == 1 and _open[0].is_here() else None
+        return _open[0] if len(_open) == 1 and _open[0].is_elsewhere else None
 
     def __repr__(self) -> str:
         return f"<py_restart.config: parent {self.parent}>"
@@ -133,9 +127,10 @@ def owner() -> tuple[object, object]:
     return threading.current_thread(), task
 
 
-def running() -> list[Any]:
+def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
-    return [loop for loop in _running.get(owner(), ()) if loop.is_tracked]
+    here = owner()
+    return [loop for loop in list(running) if loop.owner == here and loop.is_tracked]
 
 
 def around(name: str, path: str = "") -> list[Any]:
@@ -144,30 +139,16 @@ def around(name: str, path: str = "") -> list[Any]:
     Raises:
         RestartError: it is part of the source of one of them, or has the path of one.
     """
-    loops = running()
+    loops = running_here()
     for index, loop in enumerate(loops):
         if loop.path == path:
-            if loop.run.is_driven_here:
+            if loop.is_driven_here:
                 raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
             loops = loops[:index]  # run again, while a variable holds what the last run has left
             break
-    if any(loop.run.is_drawing for loop in loops):
+    if any(loop.is_drawing for loop in loops):
         raise RestartError(f"{name}: {NO_SOURCE}")
     return loops
-
-
-def start_running(who: tuple[object, object], loop: object) -> None:
-    """Note that a loop is about to draw its first item."""
-    _running.setdefault(who, []).append(loop)
-
-
-def stop_running(who: tuple[object, object], loop: object) -> None:
-    """Note that a loop was left. The garbage collector may do that in another thread."""
-    loops = _running.get(who, [])
-    if loop in loops:
-        loops.remove(loop)
-        if not loops:
-            _running.pop(who, None)
 
 
 @at_fork
@@ -175,4 +156,4 @@ def _after_fork() -> None:
     """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
     _block.set(None)
     _open.clear()
-    _running.clear()
+    running.clear()

@@ -10,6 +10,7 @@ import weakref
 from ._errors import RestartError, warn
 from ._input import mark_of
 from ._loop import Counted
+from ._progress import files_of
 from ._typing import Any, Moment
 
 MADE = "made"  # its loop has not begun
@@ -18,7 +19,7 @@ LEFT = "left"  # its `for` was left, by `break` or an exception
 ENDED = "ended"  # its source is exhausted; its `with` goes on, or has failed
 OVER = "over"  # its work is done; or its `with` has ended before it had begun
 _NEXT: dict[str, dict[str, str]] = {
-    MADE: {"begin": RUNNING, "finish": OVER},
+    MADE: {"begin": RUNNING, "leave": OVER, "finish": OVER},  # "leave": it could not begin
     RUNNING: {"end": ENDED, "leave": LEFT},
     LEFT: {"finish": OVER, "end": ENDED},  # a variable may hold what drives it, behind its `with`
     ENDED: {"finish": OVER},
@@ -27,27 +28,23 @@ _NEXT: dict[str, dict[str, str]] = {
 
 
 class Place(Counted):
-    """The place of a loop in the tree.
+    """The place of a loop in the tree. `path` is absolute and without links; `parent` is the loop around it."""
 
-    Args:
-        path: Its path, absolute and without links, which tells it from others.
-        name: The same as the user gave it.
-        parent: The loop around it, if there is one.
-    """
-
-    def __init__(self, path: str, name: str, parent: Place | None) -> None:
-        super().__init__(name)
+    def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
+        super().__init__(name, span)
         self.path, self.parent, self.state = path, parent, MADE
         self.item = parent.position if parent is not None else 0  # of the parent's, in which it is
-        self.made: weakref.WeakSet[Place] = weakref.WeakSet()  # all loops that were made inside
-        self.inside: list[Any] = []  # those that have begun inside the item that was running then
-        self.saved: Moment | None = None  # what was saved of it, and of those inside that have not begun
-        self.was_rich = False  # something was registered in the moment that was saved of this host
+        self.saved: Moment | None = None  # what was saved of it
+        self._made: weakref.WeakSet[Place] = weakref.WeakSet()  # the loops that were made inside
+        self._inside: dict[str, Any] = {}  # by path: see `inside`
+        self._inside_of = 0  # the item for which that stands
+        self.moment: Moment = {}  # what the last record says of it
         self.first: str | None = None  # the check sum of its first item
+        self.was_rich = False  # something was registered in the moment that was saved of this host
         self.block: Any = None  # the `multi_count` block that it is in
-        self.is_torn = False  # loops inside have taken turns with it: nothing of it is one moment any more
+        self.torn = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
         if parent is not None:
-            parent.made.add(self)
+            parent._made.add(self)
 
     @property
     def host(self) -> Any:
@@ -65,7 +62,6 @@ class Place(Counted):
         return self.block is not None and not self.block.is_done
 
     def go(self, event: str) -> None:
-        """Go on to the next state."""
         self.state = _NEXT[self.state][event]
 
     def places(self) -> list[tuple[str, int]]:
@@ -75,123 +71,130 @@ class Place(Counted):
     # What was saved.
 
     def set_saved(self, saved: Moment | None) -> None:
-        """Stand for what was saved of this loop, or for nothing."""
-        self.saved = {**saved} if saved else None  # it shrinks as the loops inside begin
-        self.first = saved["first"] if saved else None
+        self.saved = saved
         if self.state == MADE:
             self.start = self._position = saved["position"] if saved else 0
             self.is_finished = bool(saved and saved["finished"])
-            self.length = saved["length"] if saved else None
-
-    def saved_inside(self) -> list[Moment]:
-        """Return what is saved of loops inside the current item that have not begun in this run."""
-        if self.state == OVER or self.position != self.start:
-            return []
-        return self.saved["inside"] if self.saved is not None else []
-
-    def forget_saved(self, inner: Place) -> None:
-        """Have nothing saved of a loop inside that has not begun."""
-        if self.saved is not None:
-            self.saved["inside"] = [saved for saved in self.saved["inside"] if saved["path"] != inner.path]
+            self.length = saved["length"] if saved else self.length
+            self.first = saved["first"] if saved else None
+        moments = {one["path"]: one for one in saved["inside"]} if saved else {}
+        self._inside = {**moments, **{loop.path: loop for loop in self.loops_inside()}}
+        self._inside_of = self.position
 
     def forget_tree(self) -> None:
         """Have nothing saved of this loop and of those inside."""
         self.set_saved(None)
-        for inner in list(self.made):
-            inner.forget_tree()
+        for loop in list(self._made):
+            loop.forget_tree()
 
-    def compare_length(self, length: int | None, way_out: str) -> None:
+    def compare_length(self) -> None:
         """Raise where the iterable ends before the position; warn where it is another one than was saved."""
-        former = self.saved and self.saved["length"]
+        length, former = self.length, self.saved and self.saved["length"]
         if length is not None and self.start > length and not self.is_finished:
-            what = f"saved at position {self.start}, but the iterable has {length} items"
-            raise RestartError(f"{self.name}: {what}; give the one it was saved with, or {way_out}")
+            self.refuse(f"has {length} items")
         if None not in (former, length) and former != length:
             self._warn_of_input(f"an iterable of {former} items, which has {length} now")
 
+    def refuse(self, what: str) -> None:
+        way_out = f"give the one it was saved with, or {self.way_out()}"
+        raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable {what}; {way_out}")
+
     def meet(self, item: object) -> None:
-        """Look at the first item of the whole iterable: is it the one that was there before?"""
         mark = mark_of(item)
         if None not in (mark, self.first) and mark != self.first:
             self._warn_of_input("an iterable that had another first item")
-        self.first = mark or self.first
+        self.first = self.first or mark
 
     def _warn_of_input(self, what: str) -> None:
         warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
 
+    def way_out(self) -> str:
+        """How to start afresh."""
+        return str(self.host.storage.way_out)
+
     # The loops inside.
 
-    def current_inside(self) -> list[Any]:
-        """Return the loops that have begun inside the current item; what is over, broken off too, is in none."""
-        if not self.inside or self.state == OVER:
-            return []
-        position = self.position
-        return [inner for inner in self.inside if inner.item == position]
+    def inside(self) -> dict[str, Any]:
+        """Return what is inside the current item: the loops that have begun, and the moments of those that have not."""
+        if self.state == OVER:
+            self._inside = {}
+        elif self._inside_of != (position := self.position):
+            left, self._inside, self._inside_of = self._inside.values(), {}, position
+            for one in left:
+                if isinstance(one, Place):
+                    if one.state == RUNNING:
+                        self._tear(one)
+                elif files := files_of(one):
+                    what = f"saved in an item of {self.name}, which has ended without it"
+                    warn(f"{one['path']}: {what}: {' and '.join(files)} will go")
+        return self._inside
+
+    def loops_inside(self) -> list[Any]:
+        return [one for one in self.inside().values() if isinstance(one, Place)]
+
+    def former(self, parent: Place) -> Any:
+        """Return what was saved of this loop; raise where another one in the same item of `parent` has its path."""
+        former = parent.inside().get(self.path)
+        if isinstance(former, Place) and former is not self:
+            what = f"used for two loops in one item of {parent.name}"
+            raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
+        return former
 
     def join(self) -> None:
-        """Stand for what was saved from now on, in the tree; until then, that stays in the moment as it is."""
-        if self.parent is not None:
-            self.require_first_of_its_path()
-            self.parent.inside = [*(one for one in self.parent.current_inside() if one is not self), self]
-            self.parent.forget_saved(self)
-
-    def require_first_of_its_path(self) -> None:
-        """Raise where another loop in the same item of the one around has the same path."""
-        if self.parent is not None and any(
-            other is not self and other.path == self.path for other in self.parent.current_inside()
-        ):
-            what = f"used for two loops in one item of {self.parent.name}"
-            raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
+        """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
+        if self.parent is not None and self.former(self.parent) is not self:
+            self.parent.inside().pop(self.path, None)  # whoever has begun last stands last
+            self.parent.inside()[self.path] = self
 
     def require_in_turn(self) -> None:
         """Raise where a loop around has moved on while one inside it is running: what is saved would be no moment."""
-        outer: Place | None = self.parent
         inner: Place = self
-        while outer is not None and outer.position == inner.item:
-            inner, outer = outer, outer.parent
-        if outer is None:
-            for other in self.inside:
-                if other.state == RUNNING and other.item != self.position:
-                    outer, inner = self, other
-        if outer is not None or self.host.is_torn:
-            self.host.is_torn = True
-            what = f"is inside an item of {(outer or self.host).name}, which has moved on meanwhile: they take turns"
-            way_out = "count what is combined, counter(zip(a, b)), or give each a thread of its own"
-            raise RestartError(f"{inner.name}: {what}; {way_out}")
+        while inner.parent is not None:
+            if inner.parent.position != inner.item:
+                inner.parent._tear(inner)
+            inner = inner.parent
+        self.inside()
+        if self.host.torn:
+            raise RestartError(self.host.torn)
+
+    def _tear(self, inner: Place) -> None:
+        what = f"is inside an item of {self.name}, which has moved on meanwhile: they take turns"
+        way_out = "count what is combined, counter(zip(a, b)), or give each a thread of its own"
+        self.host.torn = f"{inner.name}: {what}; {way_out}"
 
     # What a record says.
 
     def tree(self) -> list[Any]:
         """Return this loop and all that have begun inside its current item."""
-        nodes = [self]
-        for inner in self.current_inside():
-            nodes += inner.tree()
-        return nodes
+        return [self, *(node for loop in self.loops_inside() for node in loop.tree())]
 
-    def is_rich(self, nodes: list[Any]) -> bool:
-        """Whether anything is registered in the moment of these."""
-        return any(node.states or any(map(_has_files, node.saved_inside())) for node in nodes)
+    def is_rich(self, tree: list[Any]) -> bool:
+        """Whether anything is registered in the moment of this tree."""
+        return any(node.states or any(map(files_of, node.moments_inside())) for node in tree)
 
-    def record(self, nodes: list[Any], is_rich: bool) -> dict[Any, Moment]:
-        """Return what a record says of each of these loops; what it says of the host has all others in it."""
-        records: dict[Any, Moment] = {}
-        for node in reversed(nodes):
-            kept = [one for one in node.inside if one in records]
-            inside = [records[one] for one in kept if one.state != OVER or is_rich or one.is_kept]
-            records[node] = {
-                "path": node.path,
-                "length": node.length,
-                "first": node.first,
-                "finished": node.state in (ENDED, OVER),
-                "files": {state.path: None for state in node.states},
-                "position": node.position,
-                "inside": [*self._still_saved(node.saved_inside(), is_rich), *inside],
-            }
-        return records
+    def moments_inside(self) -> list[Moment]:
+        return [one for one in self._inside.values() if not isinstance(one, Place)]
+
+    def record(self, is_rich: bool) -> Moment:
+        """Return what a record says of this loop and of those inside."""
+        loops = (one for one in self._inside.values() if isinstance(one, Place))
+        self.moment = {
+            "path": self.path,
+            "length": self.length,
+            "first": self.first,
+            "finished": self.state in (ENDED, OVER),
+            "files": {state.path: None for state in self.states},
+            "position": self.position,
+            "inside": [
+                *self._still_saved(self.moments_inside(), is_rich),
+                *(loop.record(is_rich) for loop in loops if loop.state != OVER or is_rich or loop.is_kept),
+            ],
+        }
+        return self.moment
 
     def _still_saved(self, moments: list[Moment], is_rich: bool) -> list[Moment]:
         """Return what was saved and stays as it is. What runs again with its item would be skipped in a rich moment."""
-        if self.was_rich or not is_rich:
+        if self.host.was_rich or not is_rich:
             return moments
         left = (one for one in moments if not has_ended(one))
         return [{**one, "inside": self._still_saved(one["inside"], is_rich)} for one in left]
@@ -200,7 +203,3 @@ class Place(Counted):
 def has_ended(saved: Moment) -> bool:
     """Whether a loop was saved at its end. Where nothing was registered, it runs again with its item."""
     return bool(saved["position"] == saved["length"] and not saved["finished"])
-
-
-def _has_files(saved: Moment) -> bool:
-    return bool(saved["files"]) or any(map(_has_files, saved["inside"]))

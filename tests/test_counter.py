@@ -547,12 +547,12 @@ def test_no_path_may_be_used_twice(folder):
     os.symlink(".", "link")
     with enable_counter("run") as counter:
         kept = counter.save_load_object([], "object")
-        with pytest.raises(RestartError, match="object: registered twice; give each object and function a path of its"):
+        with pytest.raises(RestartError, match="object: used twice; give each loop, object and function a path of its"):
             counter.save_load_object(kept, Path("object"))
-        with pytest.raises(RestartError, match="twin: registered twice"):
+        with pytest.raises(RestartError, match="twin: used twice"):
             counter.save_load_funcs([print, print], [print, print], ["twin", "twin"])
         for path in ("run", "link/run"):
-            with pytest.raises(RestartError, match=f"{path}: the path of the progress itself; give another one"):
+            with pytest.raises(RestartError, match="run: used twice; give each loop, object and function a path"):
                 counter.save_load_object([], path)
         with pytest.raises(RestartError, match="object: in use for something else in this program; give it a path of"):
             enable_counter("object")

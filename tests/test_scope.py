@@ -849,10 +849,11 @@ def test_the_loops_inside_are_dropped_with_the_next_outer_boundary(folder, left,
 
 
 def test_a_kill_leaves_no_orphan_where_the_inner_loop_never_runs_again(folder, left, run_child, die):
-    """What was saved of it goes with the outer loop's next boundary, and with its end."""
+    """What was saved of it goes with the outer loop's next boundary, and with its end; a warning says so."""
     run_child(joint, killer(("first", 1, 1), die))
     assert "part.pickle" in left()
-    with enable_counter("outer", each_save=True) as counter:
+    said = "inner: saved in an item of outer, which has ended without it: .*part.pickle will go"
+    with enable_counter("outer", each_save=True) as counter, pytest.warns(UserWarning, match=said):
         seen = counter.save_load_object([], "seen.pickle")
         for i in counter(range(3)):
             assert ("part.pickle" in left()) is (i == 1)

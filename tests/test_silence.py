@@ -2382,6 +2382,82 @@ def test_an_empty_progress_file_counts_as_no_save_and_is_said(job):
         assert job.left == []
 
 
+def test_an_inner_loop_that_is_in_the_program_no_more_is_warned_of_before_its_object_goes(job):
+    """As an error, the warning comes while all is there; nothing is said of one that runs again."""
+    text = """
+        outer = enable_counter("outer.progress", each_save=True)
+        for i in outer(range(3)):
+            {guard}:
+                inner = enable_counter("inner.progress", each_save=True)
+                kept = inner.save_load_object([], "kept.pickle")
+                for j in inner(range(3)):
+                    if (i, j) == (1, STOP):
+                        raise Stop
+                    kept.append(j)
+                print(kept)
+        """
+    job.write(text.format(guard="if True"))
+    assert job.run(2).said == []
+    before, left = job.left, []
+    job.write(text.format(guard="if i == 9"))
+    for warn in ("error", WARN):
+        run = job.run(warn=warn)
+        said = " ".join([run.error, *run.said])
+        assert "inner.progress: saved in an item of outer.progress, which has ended without it: " in said
+        assert "kept.pickle will go" in said
+        left.append((run.status, job.left))
+    assert left == [(1, before), (0, [])]
+    job.write(text.format(guard="if True"))
+    job.run(2)
+    run = job.run()
+    assert (run.out, run.said, job.left) == (["[0, 1, 2]"] * 2, [], [])
+
+
+def test_what_follows_a_loop_in_its_with_is_done_once_where_the_block_is_run_again(job):
+    """The finished loop is skipped, and what follows it runs again: so it is saved as it was when the loop ended."""
+    job.write(
+        """
+        with multi_count():
+            with enable_counter("job.progress") as counter:
+                kept = counter.save_load_object([], "kept.pickle")
+                for i in counter(range(3)):
+                    print(i)
+                    kept.append(i)
+                kept.append("behind")
+            for i in simple_counter("other.progress", range(3)):
+                if i == STOP:
+                    raise Stop
+            print(kept)
+        """
+    )
+    assert job.run(1).out == ["0", "1", "2"]
+    assert job.run().out == ["[0, 1, 2, 'behind']"]
+
+
+def test_another_input_that_is_too_short_is_no_longer_taken_for_the_right_one_in_a_third_run(job):
+    """The run that fails for it does not save how its first item looks; the error names what to delete."""
+    job.write(
+        """
+        rows = (f"{sys.argv[2]}{i}" for i in range(int(sys.argv[3])))
+        with enable_counter("job.progress") as counter:
+            kept = counter.save_load_object([], "kept.pickle")
+            for row in counter(rows):
+                if row.endswith(sys.argv[1]):
+                    raise Stop
+                kept.append(row)
+        """
+    )
+    job.run(4, "a", 6)
+    run = job.run(-1, "b", 2)
+    assert re.search(
+        "job.progress: saved at position 4, but the iterable ends before; give the one it was saved with, or to start "
+        "afresh delete job.progress and .*kept.pickle",
+        run.error,
+    )
+    run = job.run(-1, "a", 6)
+    assert (run.said, run.status, job.left) == ([], 0, [])
+
+
 def test_a_second_for_over_a_loop_that_was_left_is_never_an_empty_loop(job):
     """The error comes even where the first `for` was over long ago, in another function."""
     job.write(
