@@ -65,7 +65,7 @@ def read(path: str) -> bytes:
 
 
 def _parts(path: str) -> Iterator[bytes]:
-    file = os.open(path, os.O_RDONLY | _BINARY)
+    file = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))  # a pipe holds nobody up
     try:
         while part := os.read(file, _PART):
             yield part

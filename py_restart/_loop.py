@@ -34,7 +34,8 @@ class Counted:
     """
 
     def __init__(self, name: str, span: int) -> None:
-        self.name, self._span = name, span
+        self.name: str = name
+        self._span = span
         self.states: list[Any] = []  # what is registered
         self.start = 0  # the position at which the loop begins
         self.is_finished = False  # an earlier run has finished it: nothing is left to run

@@ -78,6 +78,8 @@ class Block:
 
 
 class _Config:
+    """What holds for this thread or asyncio task."""
+
     @property
     def parent(self) -> Block | None:
         """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
