@@ -39,10 +39,11 @@ class Contents:
         return files_of(newest), {**files_of(self._journal.other), **removed}
 
     def stage(self, states: Iterable[Any], advice: str) -> dict[str, Stamp]:
-        """Write new contents beside their final paths, and bring them to the device. `advice`: where that fails."""
+        """Write new contents beside their final paths, and bring all to the device. `advice`: where that fails."""
         before, stamps = self._journal.newest, {}
         known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
         for state in states:
+            self._journal.require_mounted()
             folder, base = os.path.split(state.path)
             place = new = self._beside(state.path, letter)
             self._unflushed.add(folder)
@@ -66,6 +67,7 @@ class Contents:
             if state.is_contained:
                 _files.flush_folder(place)
             self._require_ours(state.path, known.get(state.path))
+        self.flush_folders()
         return stamps
 
     def discard(self) -> None:
@@ -191,10 +193,11 @@ class Contents:
 
     def _is_ours(self, path: str, stamp: Stamp | None) -> bool:
         """Whether something with this stamp is there. It is read where it does not look as it did when it was."""
-        if stamp is None or not os.path.lexists(path):
+        try:
+            seen = _files.look(path) if stamp else None
+            return bool(seen and seen == self._seen.get(path)) or (stamp is not None and _files.stamp_of(path) == stamp)
+        except FileNotFoundError:
             return False
-        seen = _files.look(path)
-        return (seen is not None and seen == self._seen.get(path)) or _files.stamp_of(path) == stamp
 
     def _beside(self, path: str, kind: str) -> str:
         folder, base = os.path.split(path)

@@ -11,7 +11,6 @@ that was kept, since some mounts change the numbers of their files. Nothing is r
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import weakref
@@ -25,7 +24,6 @@ from ._progress import PAGE, decode, encode, first_line, is_begun
 from ._typing import Moment
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
-_REFUSED = (errno.ESPIPE, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # by a mount
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
@@ -35,8 +33,7 @@ _behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever 
 class Teller:
     """What saves the position of one loop at a boundary: one small write to an open file.
 
-    The journal hands it the file and all that is fixed about the record; where it has none, and once a second, `tell`
-    does it in full.
+    The journal hands it the file, and what is fixed of the record. Without one, and once a second, `tell` does it all.
     """
 
     def __init__(self, tell: Callable[[Teller, int], None]) -> None:
@@ -55,12 +52,7 @@ class Teller:
 
 
 class Journal:
-    """A progress file that this process has locked.
-
-    Args:
-        path: The progress file, absolute.
-        name: The same as the user gave it, for messages.
-    """
+    """A progress file that this process has locked. `path` is absolute, `name` the same as the user gave it."""
 
     def __init__(self, path: str, name: str) -> None:
         self.path, self._name = path, name
@@ -140,14 +132,11 @@ class Journal:
             raise RestartError(f"{self._name}: replaced by somebody else while in use; move that away and run again")
         return True
 
-    def write(
-        self, moment: Moment, told: Moment, teller: Teller | None = None, flush: bool = False, close: bool = False
-    ) -> None:
-        """Write a record: the moment counts from now on. Nothing of this has happened where it fails before.
+    def write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
+        """Write a record: the moment counts from now on, before anything that it names is in its place.
 
         Args:
-            moment: What to write; nothing that it names need be in its place yet.
-            told: Which of the loops in it tells its position.
+            moment: What it says; `told` is the loop in it that tells its position.
             teller: What writes further positions of that loop, until another record is written or the file closed.
             flush: Bring it to the device now. Else only where the last flush is over a second old.
             close: Close the file.
@@ -176,9 +165,9 @@ class Journal:
             self._flush_name()
         if close or is_due:
             self.close()
-        elif teller is not None and self._file >= 0:
+        elif teller is not None:
             self._teller, self._lines[slot] = teller, None
-            teller.tail, teller.due, teller.at = tail, self._due, slot * self._size + len(head)
+            teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
             teller.file = self._file
         while is_due and _behind:
             _behind.popitem()[1].flush()
@@ -192,9 +181,8 @@ class Journal:
                 self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
             self._lines[slot] = None
             self._put(slot, data)
-        except OSError as error:
-            if error.errno in _REFUSED:
-                self._limit = 0
+        except OSError:
+            self._limit = 0  # a mount that refuses it is not asked again
             self.abandon()
             return False
         try:
@@ -223,9 +211,13 @@ class Journal:
             _files.clear(self._staged)
             raise
         self._lines, self._size, self._is_named = [*lines], size, False
+        if not is_flushed:  # positions come that a teller may write
+            try:
+                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
+            except OSError:  # not yet readable
+                pass
 
     def _flush_name(self) -> None:
-        """Bring the name of the file to the device."""
         if not self._is_named:
             _files.flush_folder(self.folder)
             self._is_named = True

@@ -44,13 +44,9 @@ def _sealed(text: bytes) -> bytes:
 
 
 def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes, bytes, int]:
-    """Return a record of which all but one position is fixed, and its size: `head + tail % (position, position)`.
+    """Return a record of which all but the position of `told` is fixed, `head + tail % (position, position)`; its size.
 
-    Args:
-        moment: What it says; paths are absolute.
-        told: Which of the loops in it tells its position.
-        folder: The folder of the progress file; paths are relative to it on disk.
-        seal: The check sum of the first line.
+    The check sum of the first line seals it. On disk all paths are relative to `folder`.
     """
     import json  # here and not above: it would double the time that importing this library takes
 
@@ -67,14 +63,10 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
 
 
 def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], int, list[Moment]]:
-    """Read the bytes of a progress file in `folder`.
+    """Read the bytes of a progress file; raise a `ValueError` where they are none, in words that fit behind "run.tmp: ".
 
-    Returns:
-        The size of a line, the three lines (None for a record that is not whole), which of them is the newest record,
-        and the moments in the whole ones, the newest first.
-
-    Raises:
-        ValueError: where the bytes are no whole progress file, in words that fit behind "run.tmp: ".
+    Return the size of a line, the three lines (None for a record that is not whole), which of them is the newest record,
+    and the moments in the whole ones, the newest first.
     """
     cut_short = f"cut short ({len(data)} bytes)"
     line, newline, _ = data.partition(b"\n")

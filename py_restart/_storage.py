@@ -129,16 +129,14 @@ class Storage:
             contents.settle()  # what a failure has left undone
             before = journal.newest
             is_rich = bool(states or files_of(before))
-            if is_rich:
-                journal.require_mounted()
             try:
                 _fill_in(moment, contents.stage(states.values(), advice))
-                contents.flush_folders()
                 journal.write(moment, told, teller, flush or is_rich, close)
             finally:
                 if journal.newest is before:
                     contents.discard()
-            contents.settle()
+            if is_rich:
+                contents.settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well.
@@ -162,7 +160,7 @@ class Storage:
         self._contents.flush_folders()
         if files:
             nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
-            self.journal.write(nothing, nothing, flush=True)
+            self.journal.write(nothing, nothing, None, flush=True, close=True)
             self._contents.settle()
             self._contents.flush_folders()
         self.journal.remove()
