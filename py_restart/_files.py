@@ -19,6 +19,7 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # is there
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 16  # bytes that are read at a time: they stay in the cache of the processor
 
@@ -60,7 +61,6 @@ def create(path: str, data: bytes, is_flushed: bool = False) -> None:
 
 
 def read(path: str) -> bytes:
-    """Return all bytes of a file."""
     return b"".join(_parts(path))
 
 
@@ -74,7 +74,7 @@ def _parts(path: str) -> Iterator[bytes]:
 
 
 def attempt(function: Callable[..., object], *arguments: object) -> None:
-    """Call it where it is too late for a failure to matter."""
+    """Call it where a failure does not matter, or comes too late."""
     try:
         function(*arguments)
     except OSError:
@@ -99,19 +99,13 @@ def replace(source: str, target: str) -> None:
             time.sleep(0.01)
 
 
-def is_file_or_nothing(path: str) -> bool:
-    """Whether a file can be read and written there; told by one look, since another process may delete it."""
-    try:
-        return S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return True
-
-
 def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     try:
         mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
         return ""
     return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file" if S_ISREG(mode) else "other"
 
@@ -137,9 +131,9 @@ def flush(path: str) -> None:
     """Bring a file, or a folder with all that is in it, to the device."""
     kind = kind_of(path)
     if kind == "folder":
-        mode = os.stat(path).st_mode & 0o7777
+        mode = os.stat(path).st_mode
         if mode & 0o700 != 0o700:  # it could be neither moved nor deleted
-            os.chmod(path, mode | 0o700)
+            os.chmod(path, mode & 0o7777 | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
         flush_folder(path)
@@ -148,9 +142,8 @@ def flush(path: str) -> None:
 
 
 def flush_folder(path: str) -> None:
-    """Bring the names in a folder to the device ("fsync does not ensure that the entry in the directory has reached
-    disk": fsync(2)). Windows does that by itself, and cannot open a folder."""
-    if not WINDOWS:
+    """Bring the names in a folder to the device: to flush a file does not (fsync(2))."""
+    if not WINDOWS:  # which does that by itself, and cannot open a folder
         _open_and_flush(path)
 
 
@@ -177,14 +170,8 @@ def flush_and_stamp(path: str) -> Stamp:
         flush(path)
         return stamp_of(path)
     found: list[Stamp] = []
-
-    def digest() -> None:
-        try:
-            found.append(stamp_of(path))
-        except OSError:  # comes again below, where it is heard
-            pass
-
-    thread = threading.Thread(target=digest)
+    # What fails in it comes again below.
+    thread = threading.Thread(target=attempt, args=[lambda: found.append(stamp_of(path))])
     try:
         thread.start()
     except RuntimeError:  # the interpreter shuts down, or there are too many

@@ -63,10 +63,10 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
 
 
 def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], int, list[Moment]]:
-    """Read the bytes of a progress file; raise a `ValueError` where they are none, in words that fit behind "run.tmp: ".
+    """Read the bytes of a progress file; raise a `ValueError` where they are none, in words for behind "run.tmp: ".
 
-    Return the size of a line, the three lines (None for a record that is not whole), which of them is the newest record,
-    and the moments in the whole ones, the newest first.
+    Return the size of a line, the three lines (None for a record that is not whole), which of them is the newest
+    record, and the moments in the whole ones, the newest first.
     """
     cut_short = f"cut short ({len(data)} bytes)"
     line, newline, _ = data.partition(b"\n")
