@@ -154,12 +154,12 @@ class Journal:
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
         slot = 3 - self._kept
-        if size > min(self._size, self._limit) or not self._write_in_place(slot, data, is_due):
+        is_in_place = size <= min(self._size, self._limit) and self._write_in_place(slot, data)
+        if not is_in_place:
             is_due = is_due or bool(self._lines[0])
             self._write_anew(slot, line, data, max(size, self._size), is_due)
-        if slot != self._last:
-            self.other = self.newest
-        self.newest, self._lines[slot], self._last = record, data, slot
+        self._count(record, slot, flush=is_due and is_in_place)
+        self._lines[slot] = data
         if is_due:
             self._kept = slot
             self._flush_name()
@@ -172,7 +172,7 @@ class Journal:
         while is_due and _behind:
             _behind.popitem()[1].flush()
 
-    def _write_in_place(self, slot: int, data: bytes, is_flushed: bool) -> bool:
+    def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, or cannot be written in place."""
         if self._file < 0 and not self.is_here():
             return False
@@ -185,14 +185,20 @@ class Journal:
             self._limit = 0  # a mount that refuses it is not asked again
             self.abandon()
             return False
-        try:
-            if is_flushed:
-                _files.flush_open(self._file)
-        except OSError:  # nobody can tell whether it counts: so let the one before count
-            if slot != self._last:
-                self._put(slot, b"")
-            raise
         return True
+
+    def _count(self, record: Moment, slot: int, flush: bool) -> None:
+        """From now on, this record counts. Where it cannot be flushed nobody can tell: so let the one before count."""
+        former = self.newest, self.other, self._last
+        self.newest, self.other, self._last = record, self.other if slot == self._last else self.newest, slot
+        try:
+            if flush:
+                _files.flush_open(self._file)
+        except OSError:
+            if slot != former[2]:
+                self._put(slot, b"")  # where that fails as well, it stands, and counts
+                self.newest, self.other, self._last = former
+            raise
 
     def _put(self, slot: int, data: bytes) -> None:
         _files.write_at(self._file, data.ljust(self._size - 1) + b"\n", slot * self._size)
@@ -212,10 +218,7 @@ class Journal:
             raise
         self._lines, self._size, self._is_named = [*lines], size, False
         if not is_flushed:  # positions come that a teller may write
-            try:
-                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
-            except OSError:  # not yet readable
-                pass
+            self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
 
     def _flush_name(self) -> None:
         if not self._is_named:
