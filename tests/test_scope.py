@@ -983,7 +983,8 @@ def test_an_inner_loop_whose_block_has_failed_does_not_count_as_ended_when_anoth
     assert left() == []
 
 
-def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_its_block_ends(folder, left, run_child, die):
+@pytest.mark.parametrize("way", ["kill", "exception"])
+def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_its_block_ends(folder, left, run_child, die, way):
     """The work of all loops in the block is done then: no item changes what is registered a second time."""
 
     def job(tell, stop):
@@ -998,7 +999,10 @@ def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_its_block_ends(f
                 stop("behind the block")
             tell(list(seen))
 
-    run_child(job, killer(("behind the block",), die))
+    if way == "kill":
+        run_child(job, killer(("behind the block",), die))
+    else:
+        stopped(job, stopper(("behind the block",)))
     assert finished(job, nothing) == [[0, 1, 2]]
     assert left() == []
 
