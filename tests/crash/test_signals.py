@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -231,14 +231,20 @@ def under_a_limit(job: Job, seconds: float = 0.0) -> Callable[[Run], None]:
     return function
 
 
-def judge_limit(job: Job, folder: Path, outcomes: list[Outcome], context: str) -> None:
-    """The limit struck, once, behind a save that it met; what a second process then finds is a whole moment."""
+def judge_limit(
+    job: Job, folder: Path, outcomes: list[Outcome], context: str, locks: Collection[str] = frozenset()
+) -> None:
+    """The limit struck, once, behind a save that it met; what a second process then finds is a whole moment.
+
+    ``locks``: the lock files that may be left behind.
+    """
     last = outcomes[-1]
     assert last.end in ("done", "stopped", "error"), (context, last)
     assert last.end != "error" or last.error.startswith("TimeLimit: "), f"{context}: {last.error}\n{last.trace}"
     assert last.told["handler"] == [True], f"{context}: another handler is there afterwards"
     judge_manners(last, context)
-    assert not debris(job, folder), f"{context}: left {debris(job, folder)}"
+    left = [name for name in debris(job, folder) if name not in locks]
+    assert not left, f"{context}: left {left}"
     require_whole(folder, context)
     if last.end == "done":
         assert last.results == [job.result], f"{context}: {last.results}"
@@ -306,21 +312,26 @@ def limit_at_random(number: int, folder: Path, seed: int) -> int:
             restore(folder, {})
             outcome = start(under_a_limit(job, seconds), folder, prepare=watch).wait()
             outcome.told.pop("unraisable", None)  # Python drops what is raised in a callback of `weakref`
-            bear_what_nobody_can_hold(outcome)
-            judge_limit(job, folder, [outcome], f"{job.name}, a limit after {seconds:.6f} seconds")
+            locks = bear_what_nobody_can_hold(outcome)
+            judge_limit(job, folder, [outcome], f"{job.name}, a limit after {seconds:.6f} seconds", locks)
             hits += len(outcome.told.get("struck", []))
     return hits
 
 
-def bear_what_nobody_can_hold(outcome: Outcome) -> None:
+def bear_what_nobody_can_hold(outcome: Outcome) -> set[str]:
     """A handler that no block stands in for may raise before the first line of what leaves the loop or the block.
 
-    Python drops it there, or the block is not left, as with any other; then it has its lock until the process ends.
+    Python drops it there, or the block is not left, as with any other; then it has its lock until the process ends,
+    and its progress file open. Return the lock files, which the next process takes.
     """
     if all("generator object Run._drive" in what for what in outcome.told.get("unraisable", [])):
         outcome.told.pop("unraisable", None)
-    if "in __exit__" in outcome.trace and all(is_lock(Path(name).name) for _, name in left_open(outcome)):
+    names = {Path(name).name for _, name in left_open(outcome)}
+    locks = {name for name in names if is_lock(name)}
+    if "in __exit__" in outcome.trace and names <= locks | {name[1:].removesuffix(".lock") for name in locks}:
         outcome.told.pop("left open", None)
+        return locks
+    return set()
 
 
 def left_open(outcome: Outcome) -> list[tuple[int, str]]:
