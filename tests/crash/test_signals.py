@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
 import random
 import re
 import signal
@@ -17,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -250,7 +252,20 @@ def judge_limit(
         assert last.results == [job.result], f"{context}: {last.results}"
         assert listing(folder) == {}, f"{context}: left {sorted(listing(folder))}"
     else:
-        finish(job, folder, outcomes, context)
+        finish(with_what_is_saved(job, folder, last), folder, outcomes, context)
+
+
+def with_what_is_saved(job: Job, folder: Path, last: Outcome) -> Job:
+    """The job. An item that the limit met behind its change to the object is twice in the result.
+
+    A save on failure has what the item had changed already, and the item runs again.
+    """
+    newest = moments(listing(folder).get("run.tmp"))[:1]
+    if job.name == "on_failure" and newest and last.items[-1:] == [newest[0]["position"]]:
+        (item,) = last.items[-1:]
+        if pickle.loads((folder / "done.pickle").read_bytes()) == [*range(item + 1)]:
+            return replace(job, result=sorted([*job.result, item]))
+    return job
 
 
 def limit_at(job: Job, folder: Path, steps: int = 0) -> int:
