@@ -28,7 +28,7 @@ class Contents:
     def __init__(self, journal: Journal, name: str) -> None:
         self._journal, self._name = journal, name
         self._staged: dict[str, str] = {}  # what is not in its place yet: where it is
-        self._leftovers: set[str] = set()  # hidden names that go when all is in its place
+        self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
 
@@ -51,7 +51,7 @@ class Contents:
                 _files.delete(place)
             if state.is_contained:
                 os.mkdir(place)
-                self._leftovers.add(place)
+                self._leftovers.append(place)
                 new = os.path.join(place, base)
             self._staged[state.path] = new
             try:
@@ -111,7 +111,7 @@ class Contents:
         """Look what a crash has left beside `path`: what has this stamp is to be moved in, all else to be deleted."""
         gone, a, b, aside = [self._beside(path, kind) for kind in ("gone", "a", "b", "old")]
         places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
-        self._leftovers.update(places)
+        self._leftovers += places
         self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
         if not places or self._is_ours(path, stamp):
             return
@@ -133,7 +133,7 @@ class Contents:
         if _files.kind_of(path) != "folder":
             return _files.delete(path)
         aside, gone = self._beside(path, "old"), self._beside(path, "gone")
-        self._leftovers.add(aside)
+        self._leftovers.append(aside)
         try:
             if not os.path.lexists(aside):
                 os.mkdir(aside)

@@ -68,13 +68,14 @@ class held:
                     raise
 
     def __exit__(self, *_: object) -> None:
-        if self in _saves:  # else it is another thread, or a child that was forked meanwhile
+        if len(_saves) > 1 and self in _saves:
             _saves.remove(self)
-            if not _saves:
-                try:
-                    _step_aside()
-                finally:
-                    act_on_waiting()
+        elif self in _saves:  # else it is another thread, or a child that was forked meanwhile
+            try:
+                _step_aside()  # what comes until the handler of the program is back waits, or it would stay away
+            finally:
+                _saves.clear()
+                act_on_waiting()
 
 
 def watch() -> bool:
@@ -117,15 +118,14 @@ def _step_aside() -> None:
     """Put back what no block needs; not where the program has set its own meanwhile."""
     if not _blocks and sys.unraisablehook is _on_dropped:
         sys.unraisablehook = _former_hook
-    for number in [number for number in _former if not (_blocks and number in _STOPS)]:
-        try:
+    try:
+        for number in [number for number in _former if not (_blocks and number in _STOPS)]:
             if signal.getsignal(number) is _on_signal:
                 signal.signal(number, _former[number])
-        except BaseException:  # the handler that is back has raised at once: the others go back all the same
-            _former.pop(number, None)
-            _step_aside()
-            raise
-        _former.pop(number, None)  # only now: a signal in between would have met nobody
+            _former.pop(number, None)  # only now: a signal in between would have met nobody
+    except BaseException:  # a handler that is back has raised, at any of these lines: the others go back all the same
+        _step_aside()
+        raise
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -890,6 +890,22 @@ def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
     assert resumed() == (4, [0, 1, 2, 3])
 
 
+def test_a_stop_in_what_is_shielded_waits_for_the_end_of_the_block(folder):
+    """It is not broken off, whatever it calls."""
+    told = []
+
+    @sys.modules["py_restart._signals"].shielded
+    def shielded():
+        me(signal.SIGINT)
+        told.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        with enable_counter("run"):
+            shielded()
+            told.append("behind it")
+    assert told == ["whole", "behind it"]
+
+
 # Handlers that are put in place and back.
 
 
@@ -1035,6 +1051,35 @@ def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away
         with pytest.raises(KeyboardInterrupt):
             counter.__exit__(None, None, None)
     assert handlers() == before
+
+
+def test_a_time_limit_at_any_call_of_what_puts_handlers_back_does_not_keep_its_own_away(folder):
+    """Python looks for signals as a function begins, and behind each call, between the lines of any `try`."""
+
+    def strike(frame, event, argument):
+        if frame.f_code.co_filename == signals.__file__ and event in ("call", "c_return"):
+            seen.append(event)
+            if len(seen) == number:
+                signal.raise_signal(signal.SIGALRM)
+
+    signals, former = sys.modules["py_restart._signals"], signal.signal(signal.SIGALRM, raise_limit)
+    try:
+        for number in itertools.count(1):
+            seen, before, held = [], handlers(), signals.held()
+            held.__enter__()
+            sys.setprofile(strike)
+            try:
+                held.__exit__()
+            except Limit:
+                pass
+            finally:
+                sys.setprofile(None)
+            assert handlers() == before, number
+            if len(seen) < number:
+                break
+        assert number > 4
+    finally:
+        signal.signal(signal.SIGALRM, former)
 
 
 # Threads, forks, other interpreters, and the end of this one.
