@@ -104,7 +104,7 @@ class Lock:
         said = f"process {os.getpid()} on {_files.host_name()}, since {_files.now()} {os.urandom(4).hex()}\n"
         self._line = said.encode("ascii", "replace")
         file, began = -1, time.monotonic()
-        seen: bytes | None
+        seen: bytes | None = None
         try:
             while True:
                 file, seen = -1, self._line
@@ -124,7 +124,7 @@ class Lock:
                     seen = None
                 self._let_go(file, seen)  # what was there all the time is what is locked
         except BaseException:
-            self._let_go(file, self._line)
+            self._let_go(file, seen if seen == self._line else None)  # what was made for nothing
             raise
 
     def _read(self) -> bytes:
