@@ -218,7 +218,10 @@ class Journal:
             raise
         self._lines, self._size, self._is_named = [*lines], size, False
         if not is_flushed:  # positions come that a teller may write
-            self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
+            try:
+                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
+            except OSError:  # not on this mount
+                pass
 
     def _flush_name(self) -> None:
         if not self._is_named:
