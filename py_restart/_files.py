@@ -19,7 +19,6 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
-_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # is there
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 16  # bytes that are read at a time: they stay in the cache of the processor
 
@@ -103,9 +102,7 @@ def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     try:
         mode = os.lstat(path).st_mode
-    except OSError as error:
-        if error.errno not in _NOTHING:
-            raise
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file" if S_ISREG(mode) else "other"
 

@@ -187,9 +187,10 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
         raise RestartError(f"{name}: the folder {folder} does not exist; {way_out}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RestartError(f"{name}: the folder {folder} cannot be written to; give a path in another one")
-    if is_file and _files.kind_of(path) not in ("file", ""):
-        kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
-        raise RestartError(f"{name}: {kind}")
+    with failing(f"{name}: cannot be used", "give another path"):
+        if is_file and _files.kind_of(path) not in ("file", ""):
+            kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
+            raise RestartError(f"{name}: {kind}")
 
 
 def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:
