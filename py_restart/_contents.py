@@ -105,6 +105,8 @@ class Contents:
         new, old = self._files()
         for path in {**new, **old}:
             self._find(path, new.get(path))
+        if self._leftovers or old.keys() - new.keys():
+            self._journal.flush()
         self.settle()
 
     def _find(self, path: str, stamp: Stamp | None) -> None:
@@ -116,6 +118,7 @@ class Contents:
         if not places or self._is_ours(path, stamp):
             return
         if gone in places:
+            self._journal.flush()
             self.flush_folders()
             _files.delete(path)
         for place in (a, b):

@@ -74,11 +74,11 @@ class Journal:
         self._lines: list[bytes | None] = [None, None, None]  # the first line and the two records, as far as is known
         self._size = 0  # of a line
         self._last = 1  # which record is the newest
-        self._kept = 2  # which one is not overwritten, since it is on the device
+        self._kept = 2  # which one is not overwritten, since it is on the device; 0: perhaps none
         self._is_named = False  # whether the name of the file is, too
 
     def _read(self) -> None:
-        """Take up what is there, and bring it to the device, before anything is done that only it allows."""
+        """Take up what is there."""
         self._clear_staged()
         data = self._bytes()
         if data is None:
@@ -92,8 +92,7 @@ class Journal:
             raise RestartError(f"{self._name}: {error}; move it away, or give another path") from None
         self.age = time.time() - os.stat(self.path).st_mtime
         self.newest, self.other = (*moments, None)[:2]
-        self._kept = 3 - self._last
-        self.flush()
+        self._kept = 0
 
     def _bytes(self) -> bytes | None:
         give_up = monotonic() + _APPEAR_SECONDS
@@ -145,7 +144,7 @@ class Journal:
         is_due = flush or monotonic() > self._due
         if is_due:
             self.close()  # and look whether it is still there and ours
-        if flush:
+        if flush or not self._kept:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = self.newest["save"] + 1 if self.newest else 1
         about = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.host_name()}
@@ -230,14 +229,14 @@ class Journal:
         self._due = monotonic() + FLUSH_SECONDS
 
     def flush(self) -> None:
-        """Bring the newest record to the device, unless somebody has deleted it."""
+        """Bring the newest record to the device, before anything is done that only it allows."""
         if self.newest is not None and self._kept != self._last:
             try:
                 _files.flush(self.path)
-            except FileNotFoundError:
-                return
+                self._flush_name()
+            except FileNotFoundError:  # somebody has deleted it: the next save writes it anew
+                pass
             self._kept = self._last
-            self._flush_name()
 
     def leave_behind(self) -> None:
         """Let whoever flushes next flush this one too: its loop is finished, and its file closed."""

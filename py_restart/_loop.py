@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from itertools import chain, compress, islice, repeat
+from itertools import compress, islice, repeat
 from operator import length_hint
 from types import CodeType, FrameType, GeneratorType, TracebackType
 
@@ -92,29 +92,30 @@ class Counted:
             frame = frame.f_back
         self._driven_by, frame = (id(frame), frame.f_code), None
         with self:
-            save, items = self.begin(), self._items()
-            drawn, span = self.position, self._span
-            if save is not None and span == 1:
-                for position, item in enumerate(items, drawn + 1):
-                    try:
-                        yield item
-                    except BaseException:
-                        self._is_thrown = True
-                        raise
-                    save(position)
-                return
-            while True:
-                boundary = drawn + span - drawn % span
-                for item in items if save is None else islice(items, boundary - drawn):
-                    try:
-                        yield item
-                    except BaseException:
-                        self._is_thrown = True
-                        raise
+            save, span = self.begin(), self._span
+            for items in self._parts():
                 drawn = self.position
-                if save is None or drawn < boundary:  # exhausted
-                    return
-                save(drawn)
+                if save is not None and span == 1:
+                    for position, item in enumerate(items, drawn + 1):
+                        try:
+                            yield item
+                        except BaseException:
+                            self._is_thrown = True
+                            raise
+                        save(position)
+                    continue
+                while True:
+                    boundary = drawn + span - drawn % span
+                    for item in items if save is None else islice(items, boundary - drawn):
+                        try:
+                            yield item
+                        except BaseException:
+                            self._is_thrown = True
+                            raise
+                    drawn = self.position
+                    if save is None or drawn < boundary:  # exhausted
+                        break
+                    save(drawn)
 
     def __enter__(self) -> None:
         pass
@@ -135,10 +136,11 @@ class Counted:
                 self._drawn = None  # lets go of the source
                 self.leave()
 
-    def _items(self) -> Iterator[Any]:
+    def _parts(self) -> list[Iterator[Any]]:
         """Return the items from the start of the loop on: at once where that can be, else by drawing and dropping.
 
-        Show the first item of all to what counts, and find out what tells how many were drawn.
+        Show the first item of all to what counts, and find out what tells how many were drawn. Where the first one had
+        to be drawn for that, and is still to run, it is a part of its own.
         """
         length, start = self.length, self.start
         source, self.source = self.source, ()  # or it would live, locks and all, until the garbage is collected
@@ -150,9 +152,7 @@ class Counted:
         first = list(source[:1]) if is_indexed else list(islice(items, 0 if skips and start else 1))
         for item in first:
             self.meet(item)
-        if not is_indexed and not start:
-            items = chain(iter(first), items)
-        elif start and not skips:
+        if start and not skips:
             left = start - (not is_indexed)
             if not first or (left and next(islice(items, left - 1, None), _END) is _END):
                 self.refuse("ends before")
@@ -164,8 +164,9 @@ class Counted:
         else:
             total, ticks = start + sys.maxsize, repeat(True, sys.maxsize)
             self._drawn = lambda: total - length_hint(ticks)
-            items = compress(items, ticks)
-        return items  # type: ignore[no-any-return]
+            parts = [items] if start else [iter(first), items]
+            return [compress(part, ticks) for part in parts]
+        return [items]
 
     # What `_node` does more: at the first item to draw, the first of all, another source than was saved, the end.
 

@@ -1818,6 +1818,20 @@ def test_a_progress_file_that_was_deleted_is_written_anew_at_the_next_flush(fold
     assert os.listdir() == []
 
 
+def test_a_progress_file_that_was_deleted_before_the_first_save_is_written_anew(folder, position):
+    """What was read of it is no reason to look for it."""
+    with contextlib.suppress(Stop), enable_counter("run") as counter:
+        for i in counter(range(5)):
+            if i == 2:
+                raise Stop
+    counter = enable_counter("run", each_save=True)
+    os.unlink("run")
+    for i in counter(range(5)):
+        if i == 3:
+            assert position() == 3
+    assert os.listdir() == []
+
+
 def test_a_progress_file_that_was_deleted_is_written_anew_by_a_failure(folder):
     """Also where nothing was saved since."""
     with pytest.raises(Stop):
