@@ -39,7 +39,7 @@ class Contents:
         return files_of(newest), {**files_of(self._journal.other), **removed}
 
     def stage(self, states: Iterable[Any], advice: str) -> dict[str, Stamp]:
-        """Write new contents beside their final paths, and bring all to the device. `advice`: where that fails."""
+        """Write new contents beside their final paths, and bring them to the device. `advice`: where that fails."""
         before, stamps = self._journal.newest, {}
         known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
         for state in states:
@@ -67,7 +67,6 @@ class Contents:
             if state.is_contained:
                 _files.flush_folder(place)
             self._require_ours(state.path, known.get(state.path))
-        self.flush_folders()
         return stamps
 
     def discard(self) -> None:
@@ -80,6 +79,8 @@ class Contents:
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
         new, old = self._files()
+        if not (new or old or self._leftovers):
+            return
         for path, staged in list(self._staged.items()):
             kinds = _files.kind_of(staged), _files.kind_of(path)
             if kinds[0]:  # else it is in its place already

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from ._errors import log
@@ -25,10 +26,13 @@ class Costs:
         self._spent += self.last_save - began
         self._timed += 1
 
-    def note_quick(self, began: float) -> None:
-        """Note that a save of the position alone has. Whatever else ran meanwhile has made some of them longer."""
-        seconds = monotonic() - began
-        self._quick = min(seconds, self._quick or seconds)
+    def time_quick(self, save: Callable[[int], object], position: int) -> None:
+        """Time a save of the position alone, in a long loop. Whatever else runs meanwhile makes some of them longer."""
+        began = monotonic()
+        if began - self._began > _LONG:
+            save(position)
+            seconds = monotonic() - began
+            self._quick = min(seconds, self._quick or seconds)
 
     def judge(self, boundaries: int) -> None:
         """Say, once, that saving takes too much of the loop's time, and what would help, after that many boundaries."""

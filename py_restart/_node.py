@@ -282,9 +282,7 @@ class Node(Place):
         self._save(teller)
         self._costs.note(began)
         if teller is not None and teller.file >= 0:
-            began = monotonic()
-            teller.write(position)
-            self._costs.note_quick(began)
+            self._costs.time_quick(teller.write, position)
         self._costs.judge((position - self.start) // self._span)
 
     def _save_after(self, error: BaseException) -> None:

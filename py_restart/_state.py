@@ -28,7 +28,7 @@ def warn_of_lost(node: Any) -> None:
     nodes = [node]
     while nodes[-1].parent is not None:
         nodes.append(nodes[-1].parent)
-    if any(one.position > one.start for one in nodes):
+    if any(one.states for one in nodes) and any(one.position > one.start for one in nodes):
         states = [state for one in nodes for state in one.states]
         for state in [state for state in states if isinstance(state, Object) and state.is_out_of_reach()]:
             warn(

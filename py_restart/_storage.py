@@ -126,11 +126,13 @@ class Storage:
         journal, contents, advice = self.journal, self._contents, self._advice
         with held(), self._turn, failing(f"{self._name}: could not be saved", advice):
             self._require_lock()
-            contents.settle()  # what a failure has left undone
             before = journal.newest
             is_rich = bool(states or files_of(before))
+            contents.settle()  # what a failure has left undone
             try:
-                _fill_in(moment, contents.stage(states.values(), advice))
+                if is_rich:
+                    _fill_in(moment, contents.stage(states.values(), advice))
+                contents.flush_folders()
                 journal.write(moment, told, teller, flush or is_rich, close)
             finally:
                 if journal.newest is before:
