@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from . import _files
 from ._errors import InUseError, RestartError, failing
+from ._signals import waiting
 
 if _files.WINDOWS:
     import msvcrt
@@ -156,7 +157,7 @@ class Lock:
         patience = START_SECONDS
         if process.isdigit() and said != self._line:  # else another one, who starts just now, is looking at it
             patience = _patience_with(int(process)) if host == _files.host_name() else 0.0
-        if seconds >= patience:
+        if seconds >= patience or waiting:  # a Ctrl-C, say, need not wait for that
             who = who if process.isdigit() else "another process"
             raise InUseError(f"{self._name}: in use by {who}; wait for it to end, or stop it")
         time.sleep(0.002)

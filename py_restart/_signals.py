@@ -39,7 +39,7 @@ _MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that
 _former: dict[int, Any] = {}  # the table: whose place the handler has taken
 _blocks = 0  # that are open in the main thread
 _saves: list[held] = []  # that are running in the main thread, one inside the other
-_waiting: list[int] = []  # signals that came during a save
+waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
 _former_hook: Any = None  # what `sys.unraisablehook` was before the first block
 
@@ -134,7 +134,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     while shield is not None and shield.f_code not in _shields:
         shield = shield.f_back
     if _saves or shield is not None:
-        _waiting.append(number)
+        waiting.append(number)
     elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
         _send_again(number)
     else:
@@ -153,9 +153,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def act_on_waiting() -> None:
     """Let signals take effect that came while something was shielded."""
-    if not _waiting or _saves or not _is_main():
+    if not waiting or _saves or not _is_main():
         return
-    number = _waiting.pop(0)
+    number = waiting.pop(0)
     handler = signal.getsignal(number)
     try:
         if handler is _on_signal:
@@ -187,7 +187,7 @@ def _send_again(number: int) -> None:
     try:
         _thread.start_new_thread(send, ())
     except RuntimeError:  # too many threads: then at the end of the next save, or of the block
-        _waiting.append(number)
+        waiting.append(number)
 
 
 @at_fork
@@ -196,5 +196,5 @@ def _after_fork() -> None:
     global _blocks
     _blocks = 0
     _saves.clear()
-    _waiting.clear()
+    waiting.clear()
     _step_aside()

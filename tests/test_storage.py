@@ -2107,6 +2107,27 @@ def test_a_holder_that_has_not_said_who_it_is_is_waited_for_and_then_refused(fol
     assert before < clock.now < before + 60
 
 
+def test_a_ctrl_c_need_not_wait_for_a_holder_that_is_about_to_end(folder, start, monkeypatch):
+    """It is the user's word, which comes before the library's patience; nothing is left of the start."""
+
+    def job(tell):
+        file = os.open(".run.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        tell("locked")
+        signal.pause()
+
+    def interrupted(seconds):
+        naps.append(seconds)
+        signal.raise_signal(signal.SIGINT)
+
+    start(job).hear()
+    naps = []
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        enable_counter("run")
+    assert len(naps) == 1 and os.listdir() == [".run.lock"]
+
+
 def test_a_holder_on_another_machine_is_not_looked_for_here(folder, clock, start):
     """A process id says nothing on another host: refused at once."""
 
