@@ -164,7 +164,7 @@ class Journal:
             self._flush_name()
         if close or is_due:
             self.close()
-        elif teller is not None:
+        elif teller and self._size <= self._limit and (self._file >= 0 or self._write_in_place(slot, data)):
             self._teller, self._lines[slot] = teller, None
             teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
             teller.file = self._file
@@ -216,11 +216,6 @@ class Journal:
             _files.clear(self._staged)
             raise
         self._lines, self._size, self._is_named = [*lines], size, False
-        if not is_flushed:  # positions come that a teller may write
-            try:
-                self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
-            except OSError:  # not on this mount
-                pass
 
     def _flush_name(self) -> None:
         if not self._is_named:
@@ -271,7 +266,7 @@ class Journal:
         _behind.pop(self.path, None)
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
-            if self._is_named:  # or a power failure might bring back what is done
+            if self._is_named or not self._kept:  # or a power failure might bring back what is done
                 _files.flush_folder(self.folder)
         self._forget()
 

@@ -168,14 +168,15 @@ class Counted:
             return [compress(part, ticks) for part in parts]
         return [items]
 
-    # What `_node` does more: at the first item to draw, the first of all, another source than was saved, the end.
+    # What `_node` does more: where the source ends too soon, at the first item to draw, the first of all, the end.
+
+    refuse: Callable[[str], None]
 
     def begin(self) -> Callable[[int], object] | None:
         """Return what saves at a boundary, or None where nothing does."""
         return None
 
     def meet(self, item: object) -> None: ...
-    def refuse(self, what: str) -> None: ...
     def end(self) -> None: ...
     def leave(self) -> None: ...
 

@@ -260,14 +260,14 @@ class Node(Place):
         if host._saves > 1:
             return
         try:
-            for is_last in (False, True):
+            for is_again in (False, True):
+                if is_again and host._saves == 1:
+                    break
                 nodes = host.tree()
                 moment = host.record(host.is_rich(nodes))
                 states = {state.path: state for node in nodes for state in node.states}
                 told = self.moment if self.state != OVER else moment
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
-                if host._saves == 1 or is_last:
-                    break
         finally:
             host._saves = 0
             host._release_if_idle()
