@@ -119,8 +119,7 @@ class Contents:
         if not places or self._is_ours(path, stamp):
             return
         if gone in places:
-            self._journal.flush()
-            self.flush_folders()
+            self.flush_folders()  # the marker, or half a folder might be left without it; the record was before it
             _files.delete(path)
         for place in (a, b):
             staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
