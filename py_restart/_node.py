@@ -289,14 +289,18 @@ class Node(Place):
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
         if not self.is_tracked or OVER in (self.state, self.host.state):
             return
-        nodes = self.host.tree()
-        if self.host.is_rich(nodes) and any(node.each_save for node in nodes):
-            return  # the objects are halfway through an item; the last boundary is whole
         try:
+            try:
+                nodes = self.host.tree()
+            except UserWarning as warning:  # warnings are errors here; this one must not cost the save
+                attach(error, warning)
+                nodes = self.host.tree()
+            if self.host.is_rich(nodes) and any(node.each_save for node in nodes):
+                return  # the objects are halfway through an item; the last boundary is whole
             self.require_in_turn()
             try:
                 warn_of_lost(self)
-            except UserWarning as warning:  # warnings are errors here; this one must not cost the save
+            except UserWarning as warning:  # nor this one
                 attach(error, warning)
             self._save(flush=True)
         except BaseException as failure:  # a save function may even want to exit

@@ -2413,6 +2413,32 @@ def test_an_inner_loop_that_is_in_the_program_no_more_is_warned_of_before_its_ob
     assert (run.out, run.said, job.left) == (["[0, 1, 2]"] * 2, [], [])
 
 
+def test_that_warning_as_an_error_does_not_cost_the_save_of_a_failing_block(job):
+    """The failure stays the one that is raised, and what was done is saved."""
+    text = """
+        with enable_counter("outer.progress") as outer:
+            done = outer.save_load_object([], "done.pickle")
+            for i in outer(range(6)):
+                if {guard}:
+                    with enable_counter("inner.progress") as inner:
+                        kept = inner.save_load_object([], "kept.pickle")
+                        for j in inner(range(3)):
+                            if (i, j) == (1, 1):
+                                raise Stop
+                            kept.append(j)
+                done.append(i)
+                if i == STOP:
+                    raise Stop
+            print(done)
+        """
+    job.write(text.format(guard="i == 1"))
+    job.run()
+    job.write(text.format(guard="i == 9"))
+    run = job.run(3, warn="error")
+    assert re.search("^__main__.Stop|^Stop", run.err, re.MULTILINE) and "which has ended without it" in run.err
+    assert job.run().out == ["[0, 1, 2, 3, 3, 4, 5]"]
+
+
 def test_what_follows_a_loop_in_its_with_is_done_once_where_the_block_is_run_again(job):
     """The finished loop is skipped, and what follows it runs again: so it is saved as it was when the loop ended."""
     job.write(
