@@ -71,6 +71,9 @@ class Place(Counted):
     # What was saved.
 
     def set_saved(self, saved: Moment | None) -> None:
+        loops = {
+            loop.path: loop for loop in self.loops_inside()
+        }  # before its position changes, which would end its item
         self.saved = saved
         if self.state == MADE:
             self.start = self._position = saved["position"] if saved else 0
@@ -78,8 +81,7 @@ class Place(Counted):
             self.length = saved["length"] if saved else self.length
             self.first = saved["first"] if saved else None
         moments = {one["path"]: one for one in saved["inside"]} if saved else {}
-        self._inside = {**moments, **{loop.path: loop for loop in self.loops_inside()}}
-        self._inside_of = self.position
+        self._inside, self._inside_of = {**moments, **loops}, self.position
 
     def forget_tree(self) -> None:
         """Have nothing saved of this loop and of those inside."""

@@ -2413,6 +2413,28 @@ def test_an_inner_loop_that_is_in_the_program_no_more_is_warned_of_before_its_ob
     assert (run.out, run.said, job.left) == (["[0, 1, 2]"] * 2, [], [])
 
 
+def test_an_inner_loop_that_is_forgotten_with_its_outer_one_is_not_warned_of(job):
+    """The user has said that it is to go."""
+    job.write(
+        """
+        with enable_counter("outer.progress", each_save=True) as outer:
+            if STOP < 0:
+                outer.remove_files()
+            for i in outer(range(3)):
+                inner = enable_counter("inner.progress", each_save=True)
+                kept = inner.save_load_object([], "kept.pickle")
+                for j in inner(range(3)):
+                    if (i, j) == (1, STOP):
+                        raise Stop
+                    kept.append(j)
+                print(i, kept)
+        """
+    )
+    job.run(2)
+    run = job.run(warn="error")
+    assert (run.out, run.status, job.left) == ([f"{i} [0, 1, 2]" for i in range(3)], 0, [])
+
+
 def test_that_warning_as_an_error_does_not_cost_the_save_of_a_failing_block(job):
     """The failure stays the one that is raised, and what was done is saved."""
     text = """

@@ -2091,16 +2091,18 @@ def test_a_holder_that_is_dying_is_waited_for(folder, start):
     assert list(simple_counter("run", range(9))) == list(range(3, 9))
 
 
+def saying_nothing(tell):
+    """Hold the lock without having said who it is."""
+    file = os.open(".run.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    tell("locked")
+    signal.pause()
+
+
 def test_a_holder_that_has_not_said_who_it_is_is_waited_for_and_then_refused(folder, clock, start):
     """It is only just starting, and will say so; or it cannot."""
 
-    def job(tell):
-        file = os.open(".run.lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        tell("locked")
-        signal.pause()
-
-    start(job).hear()
+    start(saying_nothing).hear()
     before = clock.now
     with pytest.raises(InUseError, match="run: in use by another process"):
         enable_counter("run")
@@ -2110,17 +2112,11 @@ def test_a_holder_that_has_not_said_who_it_is_is_waited_for_and_then_refused(fol
 def test_a_ctrl_c_need_not_wait_for_a_holder_that_is_about_to_end(folder, start, monkeypatch):
     """It is the user's word, which comes before the library's patience; nothing is left of the start."""
 
-    def job(tell):
-        file = os.open(".run.lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        tell("locked")
-        signal.pause()
-
     def interrupted(seconds):
         naps.append(seconds)
         signal.raise_signal(signal.SIGINT)
 
-    start(job).hear()
+    start(saying_nothing).hear()
     naps = []
     monkeypatch.setattr(time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
