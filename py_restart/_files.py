@@ -80,14 +80,16 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
         pass
 
 
-def replace(source: str, target: str) -> None:
-    """Put a file in the place of another one, which keeps its mode."""
+def replace(source: str, target: str, is_over: bool = True) -> None:
+    """Put a file in the place of another one, which keeps its mode. `is_over`: in one step."""
     try:
         mode = os.stat(target).st_mode
         if mode != os.stat(source).st_mode:
             os.chmod(source, mode & 0o7777)
     except OSError:  # nothing is there, or it is somebody else's
         pass
+    if not is_over:
+        attempt(os.unlink, target)
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
         try:
