@@ -31,7 +31,6 @@ class Contents:
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
-        self._moved: set[str] = set()  # what we have moved to its place
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
         """What belongs to the save that counts, and to what was before; a removal tells that itself."""
@@ -88,11 +87,8 @@ class Contents:
                 self._require_ours(path, old.get(path))
                 if "folder" in kinds:
                     self._delete(path)
-                # Where a file changes its number (rclone), one that was sent would stay on the remote.
-                is_over = kinds != ("file", "file") or (path in self._moved and _files.look(path) == self._seen[path])
-                self._seen[path] = _files.look(staged)
-                _files.replace(staged, path, is_over)
-                self._moved.add(path)
+                _files.replace(staged, path, is_in_one_step=False)
+                self._seen[path] = _files.look(path)
             self._unflushed.add(os.path.dirname(path))
             del self._staged[path]
         for path in old.keys() - new.keys():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import threading
@@ -80,16 +81,16 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
         pass
 
 
-def replace(source: str, target: str, is_over: bool = True) -> None:
-    """Put a file in the place of another one, which keeps its mode. `is_over`: in one step."""
+def replace(source: str, target: str, is_in_one_step: bool = True) -> None:
+    """Put a file in the place of another one, which keeps its mode. FUSE can do without: see `_is_fuse`."""
     try:
-        mode = os.stat(target).st_mode
-        if mode != os.stat(source).st_mode:
-            os.chmod(source, mode & 0o7777)
+        status = os.stat(target)
+        if status.st_mode != os.stat(source).st_mode:
+            os.chmod(source, status.st_mode & 0o7777)
+        if not is_in_one_step and _is_fuse(status.st_dev):
+            os.unlink(target)
     except OSError:  # nothing is there, or it is somebody else's
         pass
-    if not is_over:
-        attempt(os.unlink, target)
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
         try:
@@ -98,6 +99,18 @@ def replace(source: str, target: str, is_over: bool = True) -> None:
             if not WINDOWS or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
+
+
+@functools.cache
+def _is_fuse(device: int) -> bool:
+    """Whether this is a mount such as that of rclone, which leaves on its remote what it had sent of a file when another
+    one takes its place and is deleted before it is sent as well."""
+    try:
+        mounts = read("/proc/self/mountinfo").splitlines()  # proc(5)
+    except OSError:
+        return False
+    number = b" %d:%d " % (os.major(device), os.minor(device))
+    return any(number in mount and b" - fuse" in mount for mount in mounts)
 
 
 def kind_of(path: str) -> str:

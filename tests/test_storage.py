@@ -860,6 +860,38 @@ def test_a_commit_that_was_cut_short(folder, run_child, monkeypatch, in_place, s
     assert seen.count(old) > 5 and seen.count(new) > 5
 
 
+@pytest.fixture
+def fuse(folder, tmp_path_factory, monkeypatch):
+    """Let the folder of the test look like a mount of rclone."""
+    real, device, said = os.open, os.stat(folder).st_dev, tmp_path_factory.mktemp("proc") / "mountinfo"
+    where = f"{os.major(device)}:{os.minor(device)} / {folder}"
+    said.write_text(f"22 27 0:21 / /proc rw - proc proc rw\n30 27 {where} rw,relatime - fuse.rclone drive: rw\n")
+    is_fuse = sys.modules["py_restart._files"]._is_fuse  # it asks once
+    put(monkeypatch.setattr, "open", lambda path, *more: real(said if path == "/proc/self/mountinfo" else path, *more))
+    is_fuse.cache_clear()
+    yield
+    is_fuse.cache_clear()
+
+
+def test_on_fuse_a_file_is_deleted_before_another_one_takes_its_place(fuse, calls):
+    """What rclone had sent of it would stay on the remote; the progress file alone is replaced in one step."""
+    with enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "a")
+        for i in counter(range(2)):
+            calls.clear()
+            seen.append(i)
+    moves = [call for call in calls if call in [("unlink", "a"), ("replace", ".a.MARK-b")]]
+    assert moves[:2] == [("unlink", "a"), ("replace", ".a.MARK-b")]
+
+
+def test_on_fuse_a_commit_that_was_cut_short(fuse, run_child):
+    """What is deleted before it is replaced comes back with the next start."""
+    seen = in_turn(run_child, saving, look_at_saving)
+    old, new = (1, [0], "0", "same"), (2, [0, 1], "1", "same")
+    assert seen == [old] * seen.count(old) + [new] * seen.count(new)
+    assert seen.count(old) > 5 and seen.count(new) > 5
+
+
 def killed_before_moving(run_child, **options):
     """Kill a save with an object as soon as it counts: its new contents are still where they were staged."""
 
