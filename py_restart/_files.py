@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from binascii import crc32
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from ._typing import F, Stamp
+from ._typing import F, Stamp, T
 
 WINDOWS = sys.platform == "win32"
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
@@ -20,7 +20,7 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
-_LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
+_LARGE = 1 << 22  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
 
 
@@ -64,10 +64,13 @@ def read(path: str) -> bytes:
     return b"".join(_parts(path))
 
 
-def _parts(path: str) -> Iterator[bytes]:
+def _parts(path: str, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
     file = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))  # a pipe holds nobody up
     try:
-        while part := os.read(file, _PART):
+        if start:
+            os.lseek(file, start, os.SEEK_SET)
+        while part := os.read(file, min(_PART, size)):
+            size -= len(part)
             yield part
     finally:
         attempt(os.close, file)
@@ -103,8 +106,8 @@ def replace(source: str, target: str, is_in_one_step: bool = True) -> None:
 
 @functools.cache
 def _is_fuse(device: int) -> bool:
-    """Whether this is a mount such as that of rclone, which leaves on its remote what it had sent of a file when another
-    one takes its place and is deleted before it is sent as well."""
+    """Whether this may be a mount of rclone. What that had sent of a file stays on the remote when another one takes
+    its place, and is deleted before it is sent as well."""
     try:
         mounts = read("/proc/self/mountinfo").splitlines()  # proc(5)
     except OSError:
@@ -177,31 +180,44 @@ def flush_open(file: int) -> None:
 
 
 def flush_and_stamp(path: str) -> Stamp:
-    """Bring it to the device; digest what is large meanwhile, in a thread: neither needs the interpreter."""
+    """Bring it to the device, and digest what is large meanwhile."""
     if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
         flush(path)
         return stamp_of(path)
-    found: list[Stamp] = []
-    # What fails in it comes again below.
-    thread = threading.Thread(target=attempt, args=[lambda: found.append(stamp_of(path))])
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter shuts down, or there are too many
-        flush(path)
-    else:
-        try:
-            flush(path)
-        finally:
-            thread.join()
-    return found[0] if found else stamp_of(path)
+    return _both(lambda: stamp_of(path), lambda: flush(path))[0]
 
 
 def stamp_of(path: str) -> Stamp:
-    """Digest a file, or a folder with all that is in it."""
+    """Digest a file, one that is large in halves, or a folder with all that is in it."""
+    status = os.lstat(path)
+    if not S_ISREG(status.st_mode) or status.st_size < _LARGE:
+        size, digest = _sum_of(_contents(path))
+        return {"size": size, "digest": f"{digest:08x}"}
+    half = status.st_size // 2
+    first, rest = _both(lambda: _sum_of(_parts(path, 0, half)), lambda: _sum_of(_parts(path, half)))
+    return {"size": first[0] + rest[0], "digest": f"{first[1]:08x}{rest[1]:08x}"}
+
+
+def _both(first: Callable[[], T], second: Callable[[], F]) -> tuple[T, F]:
+    """Call both at once, the first one in a thread: neither needs the interpreter for long."""
+    found: list[T] = []
+    thread = threading.Thread(target=attempt, args=[lambda: found.append(first())])
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter shuts down, or there are too many
+        return first(), second()
+    try:
+        other = second()
+    finally:
+        thread.join()
+    return found[0] if found else first(), other  # what has failed fails again, here
+
+
+def _sum_of(parts: Iterable[bytes]) -> tuple[int, int]:
     size, digest = 0, 0
-    for part in _contents(path):
+    for part in parts:
         size, digest = size + len(part), crc32(part, digest)
-    return {"size": size, "digest": f"{digest:08x}"}
+    return size, digest
 
 
 def _contents(path: str) -> Iterator[bytes]:

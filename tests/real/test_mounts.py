@@ -278,8 +278,8 @@ def test_a_job_killed_at_random_on_a_mount_ends_with_the_right_result(jobs, kept
     elif mode != "simple_counter":
         assert json.loads(result) == ITEMS, told
     assert names(folder) == [], told
-    if kept.kind.startswith("rclone") and names(kept.behind / mode) != []:  # rclone may send a file in the moment in which it is deleted
-        kept.down()
+    if kept.kind.startswith("rclone") and names(kept.behind / mode) != []:
+        kept.down()  # it may send a file in the moment in which it is deleted
         kept.up()
         assert names(folder) in ([], [".job.progress.lock"]), told
         assert jobs(JOB, mode, folder).end() == 0
