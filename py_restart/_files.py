@@ -20,7 +20,7 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
-_LARGE = 1 << 22  # bytes; from here on a thread costs less than it saves
+_LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
 
 

@@ -378,7 +378,8 @@ def test_the_power_has_been_cut_as_often_as_the_readme_says() -> None:
 class _Flushes(ast.NodeTransformer):
     """Finds the calls that flush; replaces the one with the given number.
 
-    Those of the system, under whatever name, and the statements that call a function with "flush" in its name.
+    Those of the system, under whatever name, and what calls a function with "flush" in its name: a statement, or all
+    that a `lambda` does.
     """
 
     def __init__(self, number: int = -1) -> None:
@@ -399,6 +400,12 @@ class _Flushes(ast.NodeTransformer):
         if "flush" in name and self._is_it(node):
             what = node.value.func.value if isinstance(node.value.func, ast.Attribute) else ast.Constant(None)
             return ast.copy_location(ast.Expr(what), node)  # such as `waiting.pop()`, of `waiting.pop().flush()`
+        return self.generic_visit(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        name = ast.unparse(node.body.func).rpartition(".")[2] if isinstance(node.body, ast.Call) else ""
+        if "flush" in name and self._is_it(node.body):
+            node.body = ast.copy_location(ast.Constant(None), node.body)
         return self.generic_visit(node)
 
 
