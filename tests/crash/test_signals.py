@@ -655,6 +655,7 @@ def test_of_threads_that_fight_for_a_path_the_one_whose_loop_runs_works(tmp_path
         def work() -> None:
             while time.monotonic() < end:
                 mine, loop = made()
+                time.sleep(random.random() / 1000)  # now and then another thread makes one before it begins
                 while loop is not None and drawn(mine, loop):
                     pass
 
