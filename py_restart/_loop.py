@@ -12,15 +12,15 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import compress, islice, repeat
 from operator import length_hint
-from types import CodeType, FrameType, GeneratorType, TracebackType
+from types import GeneratorType, TracebackType
 
 from ._errors import RestartError, face, shorten
+from ._frames import Driver
 from ._input import length_of
 from ._signals import held, shielded
 from ._typing import Any, T
 
 _END = object()
-_GENERATOR = 0x20  # `inspect.CO_GENERATOR`; to import that takes longer than all of this
 
 
 def _nobody() -> None:
@@ -44,7 +44,7 @@ class Counted:
         self._position = 0  # while it is not running
         self._drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
         self.driver: Callable[[], GeneratorType[Any, None, None] | None] = _nobody  # a weak reference to it
-        self._driven_by: tuple[int, CodeType] | None = None  # the frame of its `for`, which must not live for that
+        self._driven_by: Driver | None = None
         self._is_thrown = False  # whoever drives it has thrown an exception in; else the source raised it
 
     @property
@@ -63,11 +63,12 @@ class Counted:
     @property
     def is_driven_here(self) -> bool:
         """Whether its `for` is in this very stack of calls. Else a variable may hold what an earlier run has left."""
-        frame: FrameType | None = sys._getframe()
-        known, code = self._driven_by or (0, None)
-        while frame is not None and (id(frame) != known or frame.f_code is not code):
-            frame = frame.f_back
-        return frame is not None
+        return self._driven_by is not None and self._driven_by.on_stack() is not None
+
+    @property
+    def whereabouts(self) -> str:
+        """Where its `for` is, as far as can be told: a variable may hold what drives it."""
+        return self._driven_by.whereabouts if self._driven_by is not None else "here"
 
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
@@ -87,10 +88,7 @@ class Counted:
         return driver
 
     def _drive(self) -> Generator[Any, None, None]:
-        frame: Any = sys._getframe(1)
-        while frame.f_back and frame.f_code.co_flags & _GENERATOR:  # such as that of a progress bar
-            frame = frame.f_back
-        self._driven_by, frame = (id(frame), frame.f_code), None
+        self._driven_by = Driver(sys._getframe(1))
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():

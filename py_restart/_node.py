@@ -38,7 +38,6 @@ class Node(Place):
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
         self._saves = 0  # how many are asked for: one that runs, and one that comes right after it
-        self.owner: tuple[Any, object] = (None, None)  # the thread and task that run it
         require_free(path, name, is_progress=True)
         if self.parent is None:
             require_place(path, name, is_file=True)
@@ -75,6 +74,14 @@ class Node(Place):
         thread = self.owner[0]
         return bool(self.state == RUNNING and thread is not _scope.owner()[0] and thread.is_alive())
 
+    def go(self, event: str) -> None:
+        super().go(event)
+        if self.state == RUNNING:
+            self.owner = _scope.owner()
+            _scope.running.append(self)
+        elif self in _scope.running:
+            _scope.running.remove(self)
+
     # What the loop asks for.
 
     def begin(self) -> Callable[[int], object] | None:
@@ -98,8 +105,6 @@ class Node(Place):
             if other.state == LEFT and other.block is self.block:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
-        self.owner = _scope.owner()
-        _scope.running.append(self)
         self.storage.journal.stop_telling()
         of = "" if self.length is None else f" of {self.length}"
         word, end = "starts afresh,", ""
@@ -127,8 +132,6 @@ class Node(Place):
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
         if self.state in (MADE, RUNNING):
             self.go("leave")
-        if self in _scope.running:
-            _scope.running.remove(self)
         self._release_if_idle()
 
     # What the user asks for.
@@ -226,9 +229,11 @@ class Node(Place):
 
     def leave_block(self, is_over: bool) -> None:
         """The `multi_count` block has ended; where its work is over, so is this loop's."""
-        if self.state == RUNNING and self.owner != _scope.owner():
-            pass  # it goes on in a task that has outlived the block
-        elif self.parent is not None:
+        if self.state == RUNNING:
+            if self.owner != _scope.owner():
+                return  # it goes on in a task that has outlived the block
+            self.go("leave")  # something holds what drives it
+        if self.parent is not None:
             if is_over and self.state == LEFT and not self.is_in_with:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:

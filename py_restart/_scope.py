@@ -132,7 +132,11 @@ def owner() -> tuple[object, object]:
 def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
     here = owner()
-    return [loop for loop in list(running) if loop.owner == here and loop.is_tracked]
+    found = [(loop, loop.whereabouts) for loop in list(running) if loop.owner == here and loop.is_tracked]
+    for loop, where in found:
+        if where == "left":
+            loop.leave()
+    return [loop for loop, where in found if where == "here"]
 
 
 def around(name: str, path: str = "") -> list[Any]:

@@ -11,6 +11,7 @@ from ._errors import RestartError, warn
 from ._input import mark_of
 from ._loop import Counted
 from ._progress import files_of
+from ._scope import owner
 from ._typing import Any, Moment
 
 MADE = "made"  # its loop has not begun
@@ -33,6 +34,7 @@ class Place(Counted):
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
         super().__init__(name, span)
         self.path, self.parent, self.state = path, parent, MADE
+        self.owner: tuple[Any, object] = (None, None)  # the thread and task that run it
         self.item = parent.position if parent is not None else 0  # of the parent's, in which it is
         self.saved: Moment | None = None  # what was saved of it
         self._made: weakref.WeakSet[Place] = weakref.WeakSet()  # the loops that were made inside
@@ -124,6 +126,8 @@ class Place(Counted):
             left, self._inside, self._inside_of = self._inside.values(), {}, position
             for one in left:
                 if isinstance(one, Place):
+                    if one.state == RUNNING and one.owner == owner() and one.whereabouts == "left":
+                        one.leave()
                     if one.state == RUNNING:
                         self._tear(one)
                 elif files := files_of(one):
@@ -152,7 +156,7 @@ class Place(Counted):
         """Raise where a loop around has moved on while one inside it is running: what is saved would be no moment."""
         inner: Place = self
         while inner.parent is not None:
-            if inner.parent.position != inner.item:
+            if inner.parent.position != inner.item or inner.parent.state != RUNNING:
                 inner.parent._tear(inner)
             inner = inner.parent
         self.inside()

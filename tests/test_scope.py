@@ -511,6 +511,304 @@ def test_a_loop_that_was_left_is_not_around_even_where_a_variable_holds_it(folde
     assert loop is not None and left() == ([] if way == "end" else ["old"])
 
 
+def read(name, length=5):
+    """A generator with a counted loop in a block of its own."""
+    with enable_counter(f"{name}.run") as counter:
+        yield from counter(range(length))
+
+
+def by_map():
+    rows = map(int, simple_counter("old.run", range(5)))
+    for i in rows:
+        if i == 2:
+            break
+    return rows
+
+
+def by_enumerate():
+    rows = enumerate(simple_counter("old.run", range(5)))
+    for i, _ in rows:
+        if i == 2:
+            break
+    return rows
+
+
+def by_generator():
+    rows = read("old")
+    for i in rows:
+        if i == 2:
+            break
+    return rows
+
+
+def by_traceback():
+    def job():
+        for i in simple_counter("old.run", range(5)):
+            if i == 2:
+                raise Stop
+
+    try:
+        job()
+    except Stop as error:
+        return error
+
+
+def by_future():
+    with ThreadPoolExecutor(1) as pool:
+        jobs = [pool.submit(by_traceback), pool.submit(next_loop, 2)]
+    assert jobs[1].exception() is not None
+    return jobs
+
+
+def by_cycle():
+    class Reader:
+        def __init__(self):
+            self.rows = read("old")
+
+    reader = Reader()
+    reader.self = reader
+    for i in reader.rows:
+        if i == 2:
+            break
+
+
+def by_block_that_has_ended():
+    with enable_counter("old.run") as counter:
+        rows = zip(counter(range(5)), "abc", strict=False)
+        assert len([row for row in rows]) == 3
+    return rows
+
+
+def by_next_in_a_block_that_has_ended():
+    with enable_counter("old.run") as counter:
+        rows = iter(counter(range(5)))
+        assert next(rows) == 0
+    return rows
+
+
+def by_blocks_that_have_ended():
+    with multi_count():
+        rows = iter(simple_counter("old.run", range(5)))
+        assert next(rows) == 0
+    return rows
+
+
+def next_loop(stop):
+    """A plain `with` with an object, and a loop without."""
+    with enable_counter("new.run") as counter:
+        seen = counter.save_load_object([], "seen.pickle")
+        for i in counter(range(4)):
+            if i == stop:
+                raise Stop
+            seen.append(i)
+        for i in simple_counter("third.run", range(4)):
+            seen.append(i)
+    return seen
+
+
+HELD = [by_map, by_enumerate, by_generator, by_traceback, by_cycle]
+HELD += [by_block_that_has_ended, by_next_in_a_block_that_has_ended, by_blocks_that_have_ended]
+
+
+@pytest.mark.parametrize("hold", HELD, ids=lambda hold: hold.__name__)
+def test_a_loop_that_was_left_is_not_around_whatever_still_holds_it(folder, left, hold):
+    """A `map` or generator in a variable, a traceback, a cycle: what comes then is saved in a file of its own."""
+    gc.disable()
+    try:
+        held = hold()
+        with pytest.raises(Stop):
+            next_loop(2)
+        assert {"new.run", "seen.pickle"} <= set(left())
+        assert next_loop(None) == [0, 1, 2, 3, 0, 1, 2, 3]
+        assert set(left()) <= {"old.run", ".old.run.lock"}
+        assert held is not None or hold is by_cycle
+    finally:
+        gc.enable()
+
+
+def test_a_task_of_a_pool_is_not_inside_the_one_that_failed_before_in_its_thread(folder, left):
+    """The future of that one keeps its traceback, and so its loop."""
+    assert by_future()
+    assert left() == ["new.run", "old.run", "seen.pickle"]
+
+
+def test_an_async_generator_that_was_left_is_not_around(folder, left):
+    """It is closed a moment later; until then it waits."""
+
+    async def rows(name):
+        with enable_counter(f"{name}.run", each_save=True) as counter:
+            for i in counter(range(5)):
+                await asyncio.sleep(0)
+                yield i
+
+    async def main():
+        async for i in rows("old"):
+            if i == 2:
+                break
+        return [i async for i in rows("new")]
+
+    for _ in range(3):
+        assert asyncio.run(main()) == [0, 1, 2, 3, 4]
+        assert left() == ["old.run"]
+
+
+def test_what_an_async_generator_loops_over_stays_inside_its_loop(folder, inside):
+    """Whoever iterates it counts apart, since it may leave it at any time; its own loops go on inside."""
+    seen = []
+
+    async def rows():
+        with enable_counter("outer.run", each_save=True) as counter:
+            for i in counter(range(3)):
+                for j in simple_counter("inner.run", range(2)):
+                    seen.append((i, j, inside("outer.run") if (i, j) != (0, 0) else []))
+                yield i
+
+    async def main():
+        async for _ in rows():
+            for _ in simple_counter("apart.run", range(2)):
+                assert os.path.exists("outer.run")
+
+    asyncio.run(main())
+    assert [(i, j) for i, j, _ in seen] == [(i, j) for i in range(3) for j in range(2)]
+    assert [found for _, j, found in seen if j] == [[("inner.run", 1)]] * 3
+
+
+def test_an_inner_loop_that_was_left_but_is_held_counts_as_broken_off(folder, left):
+    """In each item the same, in a variable: nothing takes turns, and what was broken off has ended."""
+    seen = []
+
+    def job(stop):
+        with enable_counter("outer.run", each_save=True) as counter:
+            for i in counter(range(3)):
+                rows = enumerate(simple_counter("inner.run", range(5)))
+                for j, _ in rows:
+                    seen.append((i, j))
+                    if j == 1:
+                        break
+                for k in simple_counter("second.run", range(2)):
+                    seen.append((i, "second", k))
+                    if (i, k) == stop:
+                        raise Stop
+
+    with pytest.raises(Stop):
+        job((1, 1))
+    job(None)
+    first = [(0, 0), (0, 1), (0, "second", 0), (0, "second", 1), (1, 0), (1, 1), (1, "second", 0), (1, "second", 1)]
+    again = [(1, 0), (1, 1), (1, "second", 1)]  # nothing is registered: it runs again with its item
+    assert seen == [*first, *again, (2, 0), (2, 1), (2, "second", 0), (2, "second", 1)]
+    assert left() == []
+
+
+BODIES = """
+async def nothing():
+    return
+    yield
+
+async def asynchronous(loop, tell):
+    for i in loop:
+        tell("first")
+        async for _ in nothing():
+            pass
+        tell("behind an async for")
+        try:
+            raise Stop
+        except Stop:
+            tell("in a handler")
+        async for _ in nothing():
+            tell("never")
+        tell("behind another")
+    tell(None)
+
+def handling(loop, tell):
+    for i in loop:
+        try:
+            raise Stop
+        except Stop:
+            tell("in a handler that raises")
+            break
+    tell(None)
+    for _ in range(2):
+        for i in []:
+            tell("never")
+        tell(None)
+
+def long(loop, tell):
+    for i in loop:
+        if i > 5:
+            LONG
+        tell("first")
+        with contextlib.suppress(Stop):
+            raise Stop
+        tell("behind a with")
+        if i == 1:
+            continue
+        tell("last")
+    tell(None)
+
+def chosen(loop, tell):
+    [tell("in a comprehension") for _ in loop]
+    tell(None)
+
+def returned(loop, tell):
+    for i in loop:
+        tell("before a return")
+        return tell("in a return")
+"""
+
+
+@pytest.mark.parametrize("times", [1, 40], ids=["once", "often"])
+@pytest.mark.parametrize("name", ["asynchronous", "handling", "long", "chosen", "returned"])
+def test_wherever_the_body_of_a_for_stands_its_loop_is_around(folder, name, times):
+    """Python moves what handles an exception, and what follows an `async for`, to the end; the body it is."""
+    space = {"Stop": Stop, "contextlib": contextlib}
+    exec(BODIES.replace("LONG", "; ".join(["len('')"] * 400)), space)
+    told = set()
+
+    def tell(what):
+        with enable_counter("look.run") as counter:
+            told.add((what, counter._node.parent is not None))
+
+    for _ in range(times):
+        kept = map(int, simple_counter("run", range(3)))
+        done = space[name](kept, tell)
+        if name == "asynchronous":
+            asyncio.run(done)
+        tell(None)
+        enable_counter("run").remove_files()
+        assert kept is not None
+    assert {is_inside for what, is_inside in told if what} == {True}
+    assert {is_inside for what, is_inside in told if not what} == {False}
+
+
+def test_an_inner_loop_that_was_left_but_is_held_does_not_take_turns(folder, left):
+    """The outer loop goes on when its `for` is over, whatever holds what that drove."""
+    seen = []
+    with enable_counter("outer.run", each_save=True) as counter:
+        for i in counter(range(3)):
+            rows = enumerate(simple_counter("inner.run", range(5)))
+            for j, _ in rows:
+                if j == 1:
+                    break
+            seen.append(i)
+    assert seen == [0, 1, 2] and rows is not None
+    assert left() == []
+
+
+def test_a_loop_inside_one_that_was_left_is_an_error_at_its_next_save(folder):
+    """The generator of the inner loop has outlived the item in which it began."""
+
+    def pairs():
+        yield from simple_counter("outer.run", range(3))
+
+    outer = pairs()
+    next(outer)
+    inner = iter(simple_counter("inner.run", range(3)))
+    assert next(inner) == 0
+    outer.close()
+    with pytest.raises(RestartError, match="inner.run: is inside an item of outer.run, which has moved on"):
+        next(inner)
+
+
 def test_an_inner_loop_abandoned_in_a_variable_and_the_cell_run_again(folder, left):
     """Neither the loop objects nor the traceback, which keeps every frame alive, hold the cell's second run up."""
 
