@@ -193,6 +193,9 @@ class CounterClosier:
     def remove_files(self) -> None:
         """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
 
+        Raises:
+            RestartError: something that was saved is loaded already, and would stay as it is; call it before that.
+
         Example:
             >>> with enable_counter("run.tmp") as counter:
             ...     counter.remove_files()  # what an earlier run has saved is not wanted

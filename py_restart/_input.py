@@ -5,10 +5,13 @@ from __future__ import annotations
 import reprlib
 import threading
 from binascii import crc32
+from types import FunctionType, ModuleType
 
 from ._typing import Any
 
 _SCALARS = (int, str, bytes, float, bool, type(None))
+_SHARED = (type, ModuleType, FunctionType)
+_MOST = 100_000  # objects that are looked at for one
 _PATIENCE = 0.05  # seconds that an item of any other type may take to print
 _LONGEST = 200  # characters that are looked at of one that prints long
 
@@ -66,3 +69,23 @@ def mark_of(item: Any) -> str | None:
     except RuntimeError:  # no threads here, or too many
         pass
     return marks[0] if marks else None
+
+
+def parts_of(*wholes: object) -> list[object]:
+    """Return what these consist of, but for what many have in common."""
+    import gc
+
+    return [one for one in gc.get_referents(*wholes) if type(one) not in _SCALARS and not isinstance(one, _SHARED)]
+
+
+def is_within(parts: list[object], values: list[object]) -> bool:
+    """Whether one of the parts is one of the values, or in one of them."""
+    wanted, seen, left = {id(part) for part in parts}, set[int](), parts_of(values)
+    while left and len(seen) < _MOST:
+        one = left.pop()
+        if id(one) in wanted:
+            return True
+        if id(one) not in seen:
+            seen.add(id(one))
+            left += parts_of(one)
+    return False

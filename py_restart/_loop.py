@@ -145,11 +145,13 @@ class Counted:
         is_indexed = type(source) in (range, list, tuple) and length is not None  # a range may have more than that
         skips = type(source) is range or (callable(source) and not hasattr(type(source), "__iter__"))
         if self.is_finished:
+            for item in source[:1] if is_indexed else ():
+                self.meet(item, source)
             is_indexed, skips, source = False, True, lambda start: ()
         items: Any = iter(source[start:] if type(source) is range else source(start) if skips else source)
         first = list(source[:1]) if is_indexed else list(islice(items, 0 if skips and start else 1))
         for item in first:
-            self.meet(item)
+            self.meet(item, source)
         if start and not skips:
             left = start - (not is_indexed)
             if not first or (left and next(islice(items, left - 1, None), _END) is _END):
@@ -174,7 +176,7 @@ class Counted:
         """Return what saves at a boundary, or None where nothing does."""
         return None
 
-    def meet(self, item: object) -> None: ...
+    def meet(self, item: object, source: object) -> None: ...
     def end(self) -> None: ...
     def leave(self) -> None: ...
 

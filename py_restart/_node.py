@@ -217,6 +217,10 @@ class Node(Place):
         """Delete the progress and all that was saved with it."""
         if self.storage.is_of_this_process:
             self._require_usable()
+            loaded = [state.path for state in self.states if self.saved and state.path in self.saved["files"]]
+            if loaded and self.state == MADE:
+                what = f"{' and '.join(loaded)} would stay as loaded"
+                raise RestartError(f"{self.name}: {what}; call remove_files() before anything is registered")
             self.forget_tree()
             if self.parent is None:
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and not self.is_in_with)

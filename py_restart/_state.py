@@ -24,13 +24,16 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
 
 
 def warn_of_lost(node: Any) -> None:
-    """Warn of objects that nobody can be changing, at the first save after an item, before it counts."""
+    """Warn, once, of each object that nobody can be changing, at the first save after an item, before it counts."""
     nodes = [node]
     while nodes[-1].parent is not None:
         nodes.append(nodes[-1].parent)
     if any(one.states for one in nodes) and any(one.position > one.start for one in nodes):
         states = [state for one in nodes for state in one.states]
-        for state in [state for state in states if isinstance(state, Object) and state.is_out_of_reach()]:
+        for state in [state for state in states if isinstance(state, Object) and not state.is_judged]:
+            if not state.is_out_of_reach():
+                continue
+            state.is_judged = True
             warn(
                 f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
                 "saved: change in place what was returned, or assign the new value to counter.object"
@@ -44,7 +47,7 @@ class Object:
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
         self.value, self.path, self.name = value, path, os.fspath(given)
-        self.is_judged = False  # whether it was looked at, or the program has reached it through `counter.object`
+        self.is_judged = False  # whether it was warned of, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
         import pickle
@@ -72,19 +75,20 @@ class Object:
             pickle.Pickler(nowhere, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:
-        """Whether nobody can be changing the object, which has no more references than a new one; tells so once.
+        """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one.
 
         Numbers that Python keeps (0, 1, ...) have many, and are out of reach all the same.
         """
-        if self.is_judged:
-            return False
-        self.is_judged = True
-        fresh = Object((object(),), "", "")
-        if sys.getrefcount(self.value) <= sys.getrefcount(fresh.value):
-            parts = self.value if type(self.value) is tuple else ()  # model, optimizer = save_load_object(...)
-            alone = max(sys.getrefcount(part) for part in fresh.value)
-            return not any(sys.getrefcount(part) > alone and type(part) not in _FIXED for part in parts)
-        return type(self.value) is bool or (type(self.value) is int and int(hex(self.value), 16) is self.value)
+        fresh = Object([object()], "", "")
+        if sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
+            return type(self.value) is bool or (type(self.value) is int and int(hex(self.value), 16) is self.value)
+        # model, optimizer = save_load_object(...)
+        return self._most_references() <= fresh._most_references()
+
+    def _most_references(self) -> int:
+        parts = self.value.values() if type(self.value) is dict else self.value
+        counted = parts if type(self.value) in (tuple, list, dict) else ()
+        return max((sys.getrefcount(part) for part in counted if type(part) not in _FIXED), default=0)
 
 
 class Functions:

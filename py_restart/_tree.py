@@ -8,10 +8,11 @@ from __future__ import annotations
 import weakref
 
 from ._errors import RestartError, warn
-from ._input import mark_of
+from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
 from ._progress import files_of
 from ._scope import owner
+from ._state import Object
 from ._typing import Any, Moment
 
 MADE = "made"  # its loop has not begun
@@ -97,19 +98,25 @@ class Place(Counted):
         if length is not None and self.start > length and not self.is_finished:
             self.refuse(f"has {length} items")
         if None not in (former, length) and former != length:
-            self._warn_of_input(f"an iterable of {former} items, which has {length} now")
+            self._warn_of_input(f"an iterable of {former} items, which has {length} now", [self.source])
 
     def refuse(self, what: str) -> None:
         way_out = f"give the one it was saved with, or {self.way_out()}"
         raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable {what}; {way_out}")
 
-    def meet(self, item: object) -> None:
+    def meet(self, item: object, source: object) -> None:
         mark = mark_of(item)
         if None not in (mark, self.first) and mark != self.first:
-            self._warn_of_input("an iterable that had another first item")
+            self._warn_of_input("an iterable that had another first item", [source, *parts_of([item], item)])
         self.first = self.first or mark
 
-    def _warn_of_input(self, what: str) -> None:
+    def _warn_of_input(self, what: str, parts: list[object]) -> None:
+        """Warn, but for an input that is saved with the loop: it may have been changed in place."""
+        loop: Place | None = self
+        while loop is not None:
+            if is_within(parts, [state.value for state in loop.states if isinstance(state, Object)]):
+                return
+            loop = loop.parent
         warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
 
     def way_out(self) -> str:

@@ -274,6 +274,8 @@ LOST = {
     ),
     "an attribute": Case(LIST.replace("t =", "box.t ="), "box.t = box.t + [i]", "box.t", ALL, BOX),
     "a place in a dict": Case(LIST.replace("t =", 'd["t"] ='), 'd["t"] = d["t"] + [i]', 'd["t"]', ALL, "d = {}"),
+    "a list that is made anew now and then": Case(LIST, "t = [*t, i] if i == 2 else t", "t", [2]),
+    "the best so far": Case('t = counter.save_load_object(2.5, "t.pickle")', "t = i + 0.5 if i == 3 else t", "t", 3.5),
     "a variable that is deleted": Case(LIST + "; u = list(t); del t", "u.append(i)", "u", ALL),
     "a global that a function makes anew": Case(
         LIST, "grow(i)", "t", ALL, "def grow(i):\n    global t\n    t = t + [i]\n"
@@ -283,6 +285,10 @@ LOST = {
     ),
 }
 KEPT = {
+    "parts of a list": Case(
+        's, t = counter.save_load_object([set(), {"n": 0}], "t.pickle")', 's.add(i); t["n"] += i', 't["n"] + len(s)', 21
+    ),
+    "a part of a dict": Case('t = counter.save_load_object({"w": [0]}, "t.pickle")["w"]', "t[0] += i", "t", [15]),
     "changed in place": Case(LIST, "t.append(i)", "t", ALL),
     "changed in place with +=": Case(LIST, "t += [i]", "t", ALL),
     "a dict": Case('t = counter.save_load_object({"n": 0}, "t.pickle")', 't["n"] += i', 't["n"]', 15),
@@ -1243,6 +1249,116 @@ def test_the_same_input_is_never_warned_of(sames, name):
         assert second[name].error.startswith("Stop")
     else:
         assert (second[name].error, second[name].out) == ("", ["5 True"])
+
+
+CHANGED = {
+    "a list of dicts": ('[{"url": u, "html": None} for u in "abcdef"]', "saved", 'item["html"] = len(done)'),
+    "a dict of lists": ('{u: [] for u in "abcdef"}', "saved.items()", "item[1].append(len(done))"),
+    "agents of a world": ('World("abcdef")', "saved.agents", "item.age += len(done)"),
+    "a queue that grows": ('["a"]', "saved", "saved.extend(next for next in 'bcdef' if next not in saved)"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_an_input_that_is_saved_with_its_loop_may_be_changed_in_place(job, name):
+    """It prints otherwise on resuming, or has another length; what the loop is given was loaded, so nobody warns."""
+    register, source, body = CHANGED[name]
+    job.write(
+        f"""
+        class Agent:
+            def __init__(self, name):
+                self.name, self.age = name, 0
+
+            def __repr__(self):
+                return f"Agent({{self.name!r}}, {{self.age}})"
+
+        class World:
+            def __init__(self, names):
+                self.agents = [Agent(name) for name in names]
+
+        with enable_counter("job.progress", each_save=True) as counter:
+            saved = counter.save_load_object({register}, "saved.pickle")
+            done = counter.save_load_object([1], "done.pickle")
+            for item in counter({source}):
+                if len(done) == STOP:
+                    raise Stop
+                {body}
+                done.append(1)
+            print(len(done))
+        """
+    )
+    assert job.run(4).error.startswith("Stop")
+    again = job.run(-1, warn="error")
+    assert (again.error, again.out, job.left) == ("", ["7"], [])
+
+
+def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(job):
+    """What is registered is not the input, and shares with it but a text and a number."""
+    job.write(
+        """
+        rows = [{"name": name, "size": 3, "of": int} for name in (["a", "b", "c"] if STOP == 1 else ["x", "b", "c"])]
+        with enable_counter("job.progress", each_save=True) as counter:
+            done = counter.save_load_object({"x": 3, "of": int}, "done.pickle")
+            for row in counter(rows):
+                if row["name"] == "b" and STOP == 1:
+                    raise Stop
+                done[row["name"]] = 1
+        """
+    )
+    assert job.run(1).said == []
+    assert ["another first item" in text for text in job.run(-1).said] == [True]
+
+
+@pytest.mark.parametrize("block", ["with open(os.devnull)", "with multi_count()"])
+def test_another_input_of_a_loop_that_has_finished_is_warned_of(job, block):
+    """Nothing of it would run: the loop is skipped, and what follows it would take the old result for the new one."""
+    job.write(
+        f"""
+        names = sys.argv[2].split(",")
+        {block}:
+            with enable_counter("job.progress", each_save=True) as counter:
+                done = counter.save_load_object([], "done.pickle")
+                for name in counter(names):
+                    done.append(name)
+                if STOP == 1:
+                    raise Stop
+                print(done)
+            if STOP == 2:
+                raise Stop
+        """
+    )
+    assert job.run(1 if "open" in block else 2, "a,b").error.startswith("Stop")
+    before = job.saved
+    strict = job.run(-1, "c,d", warn="error")
+    assert re.match(r"UserWarning: job\.progress: .* another first item", strict.error)
+    assert job.saved == before
+    assert (job.run(3, "a,b", warn="error").error, job.left) == ("", [])
+
+
+def test_to_forget_what_was_loaded_already_is_an_error_that_changes_nothing(job):
+    """The objects would stay as they were loaded, and every item would be counted into them again."""
+    job.write(
+        """
+        with enable_counter("job.progress", each_save=True) as counter:
+            if STOP == 8:
+                counter.remove_files()
+            done = counter.save_load_object([], "done.pickle")
+            if STOP == 7:
+                counter.remove_files()
+            for i in counter(range(6)):
+                if i == STOP:
+                    raise Stop
+                done.append(i)
+            print(done)
+        """
+    )
+    assert job.run(7).out == ["[0, 1, 2, 3, 4, 5]"]  # nothing was loaded
+    job.run(3)
+    before = job.saved
+    refused = job.run(7)
+    assert re.match(r"py_restart.RestartError: job\.progress: .*done\.pickle.*before", refused.error)
+    assert job.saved == before
+    assert job.run(8).out == ["[0, 1, 2, 3, 4, 5]"]
 
 
 def test_an_item_that_prints_slowly_does_not_keep_the_program_from_ending(job):
