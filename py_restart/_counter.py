@@ -193,8 +193,7 @@ class CounterClosier:
     def remove_files(self) -> None:
         """Forget: delete the progress and all that was saved with it. A loop that has not begun starts afresh.
 
-        Raises:
-            RestartError: something that was saved is loaded already, and would stay as it is; call it before that.
+        Call it before anything is registered: what was loaded stays as it is, and the loop would then be an error.
 
         Example:
             >>> with enable_counter("run.tmp") as counter:

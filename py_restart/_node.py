@@ -90,6 +90,9 @@ class Node(Place):
         self._require_usable()
         if self.state == OVER:
             raise RestartError(f"{self.name}: its with block has ended; run the loop inside it")
+        if self.stale:
+            what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
+            raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
         if [(loop.path, loop.position) for loop in _scope.around(self.name)] != self.places():
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
@@ -217,10 +220,6 @@ class Node(Place):
         """Delete the progress and all that was saved with it."""
         if self.storage.is_of_this_process:
             self._require_usable()
-            loaded = [state.path for state in self.states if self.saved and state.path in self.saved["files"]]
-            if loaded and self.state == MADE:
-                what = f"{' and '.join(loaded)} would stay as loaded"
-                raise RestartError(f"{self.name}: {what}; call remove_files() before anything is registered")
             self.forget_tree()
             if self.parent is None:
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and not self.is_in_with)

@@ -43,6 +43,7 @@ class Place(Counted):
         self._inside_of = 0  # the item for which that stands
         self.moment: Moment = {}  # what the last record says of it
         self.first: str | None = None  # the check sum of its first item
+        self.stale: list[str] = []  # what was loaded and then forgotten, before it began
         self.was_rich = False  # something was registered in the moment that was saved of this host
         self.block: Any = None  # the `multi_count` block that it is in
         self.torn = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
@@ -88,6 +89,8 @@ class Place(Counted):
 
     def forget_tree(self) -> None:
         """Have nothing saved of this loop and of those inside."""
+        if self.state == MADE and self.saved is not None:
+            self.stale += [state.path for state in self.states if state.path in self.saved["files"]]
         self.set_saved(None)
         for loop in list(self._made):
             loop.forget_tree()

@@ -860,6 +860,22 @@ def test_a_commit_that_was_cut_short(folder, run_child, monkeypatch, in_place, s
     assert seen.count(old) > 5 and seen.count(new) > 5
 
 
+def test_where_nobody_tells_what_is_mounted_a_file_is_replaced_in_one_step(folder, calls, monkeypatch):
+    """There is no `/proc` on other systems."""
+    real, is_fuse = os.open, sys.modules["py_restart._files"]._is_fuse
+    is_fuse.cache_clear()
+
+    def opening(path, *more):
+        if path == "/proc/self/mountinfo":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real(path, *more)
+
+    put(monkeypatch.setattr, "open", opening)
+    counted(None, length=2, each_save=True)
+    is_fuse.cache_clear()
+    assert calls.index(("replace", ".a.MARK-b")) < calls.index(("unlink", "a"))
+
+
 @pytest.fixture
 def fuse(folder, tmp_path_factory, monkeypatch):
     """Let the folder of the test look like a mount of rclone."""
