@@ -32,9 +32,10 @@ class Node(Place):
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
         with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
             self.folder, base = os.path.split(os.path.abspath(name))
-        known = [os.path.dirname(loop.path) for loop in _scope.running_here() if loop.folder == self.folder]
+        loops = _scope.running_here()
+        known = [os.path.dirname(loop.path) for loop in loops if loop.folder == self.folder]
         path = os.path.join(known[0], base) if known else os.path.realpath(name)
-        around = _scope.around(name, path)
+        around = _scope.around(name, loops, path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
         self._saves = 0  # how many are asked for: one that runs, and one that comes right after it
@@ -93,7 +94,7 @@ class Node(Place):
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
-        if [(loop.path, loop.position) for loop in _scope.around(self.name)] != self.places():
+        if [(loop.path, loop.position) for loop in _scope.around(self.name, _scope.running_here())] != self.places():
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")

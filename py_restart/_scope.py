@@ -139,13 +139,12 @@ def running_here() -> list[Any]:
     return [loop for loop, where in found if where == "here"]
 
 
-def around(name: str, path: str = "") -> list[Any]:
-    """Return the loops around a counter that is made with this path now, or around a loop that begins now.
+def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
+    """Return which of the running loops are around a counter that is made with this path, or a loop that begins now.
 
     Raises:
         RestartError: it is part of the source of one of them, or has the path of one.
     """
-    loops = running_here()
     for index, loop in enumerate(loops):
         if loop.path == path:
             if loop.is_driven_here:
