@@ -37,13 +37,14 @@ class Driver:
 
     @property
     def whereabouts(self) -> str:
-        """Return "here", "left" for a `for` that surely was, or "away": in a coroutine or async generator that waits.
+        """Return "here", or "left" for a `for` whose frame runs what is behind it.
 
-        Code that handles an exception may be of its body, even where it does not come back to it.
+        Where that frame is not on the stack: "away" for a coroutine or async generator that waits, else "gone", though
+        a task of another framework may come back. What handles an exception may be of the body and never come back.
         """
         body, frame = _body_of(self._code, self._at), self.on_stack()
         if frame is None and body:
-            return "away" if self._code.co_flags & _SUSPENDED else "left"
+            return "away" if self._code.co_flags & _SUSPENDED else "gone"
         is_here = frame is None or not body or frame.f_lasti in body or sys.exc_info()[0] is not None
         return "here" if is_here else "left"
 

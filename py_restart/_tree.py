@@ -136,7 +136,7 @@ class Place(Counted):
             left, self._inside, self._inside_of = self._inside.values(), {}, position
             for one in left:
                 if isinstance(one, Place):
-                    if one.state == RUNNING and one.owner == owner() and one.whereabouts == "left":
+                    if one.state == RUNNING and one.owner == owner() and one.whereabouts in ("left", "gone"):
                         one.leave()
                     if one.state == RUNNING:
                         self._tear(one)

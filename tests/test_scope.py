@@ -794,6 +794,25 @@ def test_an_inner_loop_that_was_left_but_is_held_does_not_take_turns(folder, lef
     assert left() == []
 
 
+def test_an_inner_loop_that_failed_and_whose_error_is_kept_does_not_take_turns(folder, left):
+    """The traceback keeps the frame of its `for`, and a variable there its iterator."""
+    errors = []
+
+    def job():
+        rows = map(int, simple_counter("inner.run", range(5)))
+        for j in rows:
+            if j == 1:
+                raise Stop
+
+    for _ in simple_counter("outer.run", range(3)):
+        try:
+            job()
+        except Stop as error:
+            errors.append(error)
+    assert len(errors) == 3
+    assert left() == []
+
+
 def test_a_loop_inside_one_that_was_left_is_an_error_at_its_next_save(folder):
     """The generator of the inner loop has outlived the item in which it began."""
 
