@@ -27,6 +27,7 @@ class Driver:
         while frame.f_back and frame.f_code.co_flags & _GENERATOR:  # such as that of a progress bar
             frame = frame.f_back
         self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
+        self._body: frozenset[int] | None = None  # of its `for`: see `_body_of`
 
     def on_stack(self) -> FrameType | None:
         """Return its frame, if that is in this very stack of calls."""
@@ -42,7 +43,9 @@ class Driver:
         Where that frame is not on the stack: "away" for a coroutine or async generator that waits, else "gone", though
         a task of another framework may come back. What handles an exception may be of the body and never come back.
         """
-        body, frame = _body_of(self._code, self._at), self.on_stack()
+        if self._body is None:
+            self._body = _body_of(self._code, self._at)
+        body, frame = self._body, self.on_stack()
         if frame is None and body:
             return "away" if self._code.co_flags & _SUSPENDED else "gone"
         is_here = frame is None or not body or frame.f_lasti in body or sys.exc_info()[0] is not None
