@@ -31,13 +31,11 @@ def warn_of_lost(node: Any) -> None:
     if any(one.states for one in nodes) and any(one.position > one.start for one in nodes):
         states = [state for one in nodes for state in one.states]
         for state in [state for state in states if isinstance(state, Object) and not state.is_judged]:
-            if not state.is_out_of_reach():
-                continue
-            state.is_judged = True
-            warn(
-                f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
-                "saved: change in place what was returned, or assign the new value to counter.object"
-            )
+            if state.is_out_of_reach():
+                warn(
+                    f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
+                    "saved: change in place what was returned, or assign the new value to counter.object"
+                )
 
 
 class Object:
@@ -47,7 +45,7 @@ class Object:
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
         self.value, self.path, self.name = value, path, os.fspath(given)
-        self.is_judged = False  # whether it was warned of, or the program has reached it through `counter.object`
+        self.is_judged = False  # whether it was judged, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
         import pickle
@@ -79,13 +77,15 @@ class Object:
 
         Numbers that Python keeps (0, 1, ...) have many, and are out of reach all the same.
         """
-        fresh = Object([object()], "", "")
-        if sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
-            return type(self.value) is bool or (type(self.value) is int and int(hex(self.value), 16) is self.value)
-        # model, optimizer = save_load_object(...)
-        return self._most_references() <= fresh._most_references()
+        fresh, kind = Object([object()], "", ""), type(self.value)
+        is_kept = kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
+        if sys.getrefcount(self.value) > sys.getrefcount(fresh.value) and not is_kept:
+            return False
+        self.is_judged = True  # there may be many parts: they are looked at once
+        return is_kept or self._most_references() <= fresh._most_references()
 
     def _most_references(self) -> int:
+        """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""
         parts = self.value.values() if type(self.value) is dict else self.value
         counted = parts if type(self.value) in (tuple, list, dict) else ()
         return max((sys.getrefcount(part) for part in counted if type(part) not in _FIXED), default=0)
