@@ -25,9 +25,7 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
 
 def warn_of_lost(node: Any) -> None:
     """Warn, once, of each object that nobody can be changing, at the first save after an item, before it counts."""
-    nodes = [node]
-    while nodes[-1].parent is not None:
-        nodes.append(nodes[-1].parent)
+    nodes = node.upwards()
     if any(one.states for one in nodes) and any(one.position > one.start for one in nodes):
         states = [state for one in nodes for state in one.states]
         for state in [state for state in states if isinstance(state, Object) and not state.is_judged]:

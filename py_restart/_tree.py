@@ -68,6 +68,10 @@ class Place(Counted):
     def go(self, event: str) -> None:
         self.state = _NEXT[self.state][event]
 
+    def upwards(self) -> list[Place]:
+        """Return it and the loops around it, the innermost first."""
+        return [self] if self.parent is None else [self, *self.parent.upwards()]
+
     def places(self) -> list[tuple[str, int]]:
         """Return the path and position of each loop around it, as they were when it was made."""
         return [] if self.parent is None else [*self.parent.places(), (self.parent.path, self.item)]
@@ -115,12 +119,9 @@ class Place(Counted):
 
     def _warn_of_input(self, what: str, parts: list[object]) -> None:
         """Warn, but for an input that is saved with the loop: it may have been changed in place."""
-        loop: Place | None = self
-        while loop is not None:
-            if is_within(parts, [state.value for state in loop.states if isinstance(state, Object)]):
-                return
-            loop = loop.parent
-        warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
+        values = [state.value for loop in self.upwards() for state in loop.states if isinstance(state, Object)]
+        if not is_within(parts, values):
+            warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
 
     def way_out(self) -> str:
         """How to start afresh."""

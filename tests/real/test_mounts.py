@@ -556,10 +556,14 @@ def test_a_folder_saved_in_the_lower_layer_of_an_overlay_is_saved_anew(jobs, mou
     assert {path: path.read_bytes() for path in overlay.behind.rglob("*") if path.is_file()} == before
 
 
+def last_line(job):
+    """The last line that it printed, without what is indented below it."""
+    return [line for line in job.lines if not line.startswith((" ", "\t"))][-1]
+
+
 def assert_says_clearly(job, folder):
     """It ended by an error of ours that names a path in the folder, and never by what the system said alone."""
-    last = [line for line in job.lines if not line.startswith((" ", "\t"))][-1]
-    assert last.startswith("py_restart.RestartError: "), job.lines
+    assert last_line(job).startswith("py_restart.RestartError: "), job.lines
     assert str(folder) in "\n".join(job.lines), job.lines
 
 
@@ -592,8 +596,8 @@ def test_a_mount_that_goes_away_is_said_clearly_and_loses_nothing(jobs, mount, m
     second = jobs(JOB, mode, folder)
     if second.end() != 0 and kind == "rclone full":
         # What rclone had in its cache when it was killed may come back as zeros, or not at all: that is said, too.
-        last = [line for line in second.lines if not line.startswith((" ", "\t"))][-1]
-        assert last.startswith(("py_restart.RestartError: ", "UserWarning: ")) and str(folder) in last, second.lines
+        said = last_line(second)
+        assert said.startswith(("py_restart.RestartError: ", "UserWarning: ")) and str(folder) in said, second.lines
         return
     assert second.process.returncode == 0, second.lines
     assert_each_goes_on([first, second], mode)
