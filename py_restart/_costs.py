@@ -20,25 +20,24 @@ class Costs:
         self._spent, self._timed, self._is_judged = 0.0, 0, False
         self._quick = 0.0  # seconds that a save of the position alone takes: too little to time each of them
 
-    def note(self, began: float) -> None:
-        """Note that a save has taken from `began` to now."""
-        self.last_save = monotonic()
-        self._spent += self.last_save - began
+    def note(self, began: float, boundaries: int, quick: Callable[[], object] | None) -> None:
+        """Note a save from `began` to now; say, once, that saving takes too much of the time, and what would help.
+
+        At most of the boundaries so far `quick` has saved the position alone: it is timed in a long loop.
+        """
+        now = self.last_save = monotonic()
+        self._spent += now - began
         self._timed += 1
-
-    def time_quick(self, save: Callable[[int], object], position: int) -> None:
-        """Time a save of the position alone, in a long loop. Whatever else runs meanwhile makes some of them longer."""
-        began = monotonic()
-        if began - self._began > _LONG:
-            save(position)
-            seconds = monotonic() - began
-            self._quick = min(seconds, self._quick or seconds)
-
-    def judge(self, boundaries: int) -> None:
-        """Say, once, that saving takes too much of the loop's time, and what would help, after that many boundaries."""
-        total, saves = monotonic() - self._began, max(self._timed, boundaries if self._quick else 0)
+        total = now - self._began
+        if total < _LONG or self._is_judged:
+            return
+        if quick is not None:
+            quick()
+            seconds = monotonic() - now
+            self._quick = min(seconds, self._quick or seconds)  # what else runs meanwhile makes some longer
+        saves = max(self._timed, boundaries if self._quick else 0)
         spent = self._spent + (saves - self._timed) * self._quick
-        if total > _LONG and spent > _COSTLY * total and not self._is_judged:
+        if spent > _COSTLY * total:
             self._is_judged = True
             interval = float(f"{spent / saves / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time of this loop"

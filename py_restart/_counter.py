@@ -19,14 +19,13 @@ class CounterClosier:
     """Counts one loop, and takes up what the last run has saved. `enable_counter` is another name of this class.
 
     Only the position and what is registered come back. In a plain `with` they are saved when the block ends by an
-    exception, Ctrl-C, SIGTERM and SIGHUP included: after `kill -9` or a power failure it starts from the save before.
-    With `each_save` they are saved at every boundary between two items as well. When the block ends without an
-    exception, all that was saved is deleted: write results inside it.
+    exception, Ctrl-C, SIGTERM and SIGHUP included; after `kill -9` or a power failure it starts from the save before.
+    When it ends without an exception, all that was saved is deleted: write results inside it.
 
     Args:
         file_path: The progress file. Its folder must exist.
         use_tempfile: False: as if this library were not there.
-        each_save: Save after every `save_span` items, with or without a `with` statement.
+        each_save: Save after every `save_span` items as well, with or without a `with` statement.
         save_span: Items from one save to the next, counted from item 0.
         save_interval: Seconds; a boundary that comes sooner after the last save is passed over.
 
@@ -34,13 +33,12 @@ class CounterClosier:
         TypeError, ValueError: an argument is wrong.
         RestartError: the path is in use by another process, or holds something else, or its folder cannot be written.
 
-    Example:
-        >>> with enable_counter("run.tmp") as counter:
-        ...     total = counter.save_load_object({"sum": 0}, "sum.pickle")
-        ...     for i in counter(range(10)):
-        ...         total["sum"] += i
-        >>> total
-        {'sum': 45}
+    >>> with enable_counter("run.tmp") as counter:
+    ...     total = counter.save_load_object({"sum": 0}, "sum.pickle")
+    ...     for i in counter(range(10)):
+    ...         total["sum"] += i
+    >>> total
+    {'sum': 45}
     """
 
     @face
@@ -63,20 +61,18 @@ class CounterClosier:
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
-        """Wrap the loop that this counter counts.
+        """Wrap the iterable of the loop that this counter counts.
 
-        Args:
-            iterable: What to iterate. It must give the same items in the same order in every run. A function is called
-                with the position and returns the rest, for sources that need not be read from their beginning.
+        It must give the same items in every run, in the same order. A function is called with the position and returns
+        the rest: for sources that need not be read from their beginning.
 
         Raises:
             TypeError: not iterable.
             RestartError: this counter has a loop already, or the iterable is a loop itself.
 
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     list(counter(lambda start: range(start, 3)))
-            [0, 1, 2]
+        >>> with enable_counter("run.tmp") as counter:
+        ...     list(counter(lambda start: range(start, 3)))
+        [0, 1, 2]
         """
         name = self._node.name
         if self._has_loop:
@@ -91,18 +87,16 @@ class CounterClosier:
     def save_load_object(self, obj: T, obj_path: str | os.PathLike[str]) -> T:
         """Register an object, and return it as it was saved, or as it is where nothing was saved.
 
-        Args:
-            obj: Anything that can be pickled. Change it in place, or assign what takes its place to `object`.
-            obj_path: The file to pickle it to. It must not exist unless this counter has saved it.
+        It is pickled to `obj_path`, which must not exist unless this counter has saved it. Change it in place, or
+        assign what takes its place to `object`.
 
         Raises:
             RestartError: it cannot be pickled, or its file is missing, changed, damaged, or somebody else's.
 
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     seen = counter.save_load_object([], "seen.pickle")
-            ...     for i in counter(range(3)):
-            ...         seen.append(i)
+        >>> with enable_counter("run.tmp") as counter:
+        ...     seen = counter.save_load_object([], "seen.pickle")
+        ...     for i in counter(range(3)):
+        ...         seen.append(i)
         """
         self._node.register([Object(obj, _place(obj_path), obj_path)])
         loaded: T = self._node.states[-1].value
@@ -117,22 +111,19 @@ class CounterClosier:
     ) -> None:
         """Register functions that save and load, and call those that load where something was saved.
 
-        Args:
-            save_funcs: Each is called with a path, and writes a file or a folder there.
-            load_funcs: Each is called with the path of what was saved.
-            func_paths: For each pair its path. The functions get one of the type and with the file name given here.
+        Each one that saves is called with a path, and writes a file or a folder there; each one that loads, with the
+        path of what was saved. These paths have the type and the file name that are given in `func_paths`.
 
         Raises:
             TypeError, ValueError: one of them is not a function, or the three are not of one length.
             RestartError: what was saved is missing, changed, damaged, or somebody else's, or cannot be loaded.
 
-        Example:
-            >>> from pathlib import Path
-            >>> text = ["to be saved"]
-            >>> def load(path):
-            ...     text[0] = path.read_text()
-            >>> with enable_counter("run.tmp") as counter:
-            ...     counter.save_load_funcs([lambda path: path.write_text(text[0])], [load], [Path("text.txt")])
+        >>> from pathlib import Path
+        >>> text = ["to be saved"]
+        >>> def load(path):
+        ...     text[0] = path.read_text()
+        >>> with enable_counter("run.tmp") as counter:
+        ...     counter.save_load_funcs([lambda path: path.write_text(text[0])], [load], [Path("text.txt")])
         """
         triples = _checked_triples(self._node.name, save_funcs, load_funcs, func_paths)
         self._node.register([Functions(save, load, _place(path), path) for save, load, path in triples])
@@ -140,15 +131,12 @@ class CounterClosier:
     @property
     @face
     def object(self) -> Any:
-        """The object that was registered last; a `RestartError` where there is none.
+        """The object registered last, or a `RestartError`. Assign to it where a variable was given a new value.
 
-        Assign to it where a variable was given a new value.
-
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     total = counter.save_load_object(0, "total.pickle")
-            ...     for i in counter(range(5)):
-            ...         counter.object = total = total + i
+        >>> with enable_counter("run.tmp") as counter:
+        ...     total = counter.save_load_object(0, "total.pickle")
+        ...     for i in counter(range(5)):
+        ...         counter.object = total = total + i
         """
         return self._last_object().value
 
@@ -168,10 +156,9 @@ class CounterClosier:
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the running one; after a failure, the failed one.
 
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     [(counter.position, letter) for letter in counter("ab")]
-            [(0, 'a'), (1, 'b')]
+        >>> with enable_counter("run.tmp") as counter:
+        ...     [(counter.position, letter) for letter in counter("ab")]
+        [(0, 'a'), (1, 'b')]
         """
         return self._node.position
 
@@ -182,10 +169,9 @@ class CounterClosier:
         Raises:
             RestartError: the work is done, or the save fails. The save before is still whole then.
 
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     for i in counter(range(3)):
-            ...         counter.save()  # now even `kill -9` would cost nothing but this item
+        >>> with enable_counter("run.tmp") as counter:
+        ...     for i in counter(range(3)):
+        ...         counter.save()  # now even `kill -9` would cost nothing but this item
         """
         self._node.save_now()
 
@@ -195,9 +181,8 @@ class CounterClosier:
 
         Call it before anything is registered: what was loaded stays as it is, and the loop would then be an error.
 
-        Example:
-            >>> with enable_counter("run.tmp") as counter:
-            ...     counter.remove_files()  # what an earlier run has saved is not wanted
+        >>> with enable_counter("run.tmp") as counter:
+        ...     counter.remove_files()  # what an earlier run has saved is not wanted
         """
         self._node.forget()
 
@@ -229,11 +214,10 @@ def simple_counter(
 
     Arguments and errors are those of `enable_counter` (with `each_save`) and of the counter that it returns.
 
-    Example:
-        >>> for letter in simple_counter("run.tmp", "ab"):
-        ...     print(letter)
-        a
-        b
+    >>> for letter in simple_counter("run.tmp", "ab"):
+    ...     print(letter)
+    a
+    b
     """
     _require_iterable(iterable, file_path)  # before a file is made
     return CounterClosier(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)

@@ -23,10 +23,6 @@ from ._typing import Any, T
 _END = object()
 
 
-def _nobody() -> None:
-    return None
-
-
 class Counted:
     """A loop that is counted, as if the library were not there: `_node` has the one that saves.
 
@@ -43,8 +39,8 @@ class Counted:
         self.source: Any = ()
         self._position = 0  # while it is not running
         self._drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
-        self.driver: Callable[[], GeneratorType[Any, None, None] | None] = _nobody  # a weak reference to it
-        self._driven_by: Driver | None = None
+        self.driver: Callable[[], GeneratorType[Any, None, None] | None] = lambda: None  # a weak reference to it
+        self.driven_by: Any = None  # the `for`, once it has begun
         self._is_thrown = False  # whoever drives it has thrown an exception in; else the source raised it
 
     @property
@@ -60,35 +56,21 @@ class Counted:
         driver = self.driver()
         return driver is not None and driver.gi_running
 
-    @property
-    def is_driven_here(self) -> bool:
-        """Whether its `for` is in this very stack of calls. Else a variable may hold what an earlier run has left."""
-        return self._driven_by is not None and self._driven_by.on_stack() is not None
-
-    @property
-    def whereabouts(self) -> str:
-        """Where its `for` is, as far as can be told: a variable may hold what drives it."""
-        return self._driven_by.whereabouts if self._driven_by is not None else "here"
-
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
         of = "" if self.length is None else f" of {self.length}"
         names = ", ".join(state.name for state in self.states)
         return f"{self.name}: position {self.position}{of}{names and f', with {names}'}"
 
-    def was_left(self) -> RestartError:
-        return RestartError(f"{self.name}: this loop has been run or left; make another counter to go on")
-
     def drive(self) -> GeneratorType[Any, None, None]:
-        """Return the generator; there is one."""
-        if self._driven_by is not None or self.driver() is not None:
-            raise self.was_left()
+        if self.driven_by is not None or self.driver() is not None:
+            raise RestartError(f"{self.name}: this loop has been run or left; make another counter to go on")
         driver: GeneratorType[Any, None, None] = self._drive()  # type: ignore[assignment]
         self.driver = weakref.ref(driver)
         return driver
 
     def _drive(self) -> Generator[Any, None, None]:
-        self._driven_by = Driver(sys._getframe(1))
+        self.driven_by = Driver(sys._getframe(1))
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():
@@ -168,24 +150,21 @@ class Counted:
             return [compress(part, ticks) for part in parts]
         return [items]
 
-    # What `_node` does more: where the source ends too soon, at the first item to draw, the first of all, the end.
+    # What `_node` does more.
 
     refuse: Callable[[str], None]
-
-    def begin(self) -> Callable[[int], object] | None:
-        """Return what saves at a boundary, or None where nothing does."""
-        return None
 
     def meet(self, item: object, source: object) -> None: ...
     def end(self) -> None: ...
     def leave(self) -> None: ...
-
-    # When the `with` begins and ends, and what the user asks for.
-
     def enter(self) -> None: ...
     def close(self, error: BaseException | None) -> None: ...
     def save_now(self) -> None: ...
     def forget(self) -> None: ...
+
+    def begin(self) -> Callable[[int], object] | None:
+        """Return what saves at a boundary, or None where nothing does."""
+        return None
 
     def register(self, states: Sequence[Any]) -> None:
         self.states += states
@@ -219,10 +198,8 @@ class Loop(Generator["T", None, None]):
 
     @face
     def __iter__(self) -> Generator[T, None, None]:
-        driver, self._held = self._held or self._counted.drive(), None
-        if driver.gi_frame is None:  # `next` has come to its end
-            raise self._counted.was_left()
-        return driver
+        held, self._held = self._held, None
+        return self._counted.drive() if held is None or held.gi_frame is None else held
 
     def send(self, value: None) -> T:
         return self._kept().send(value)

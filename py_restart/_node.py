@@ -7,6 +7,7 @@ whoever saves, saves that tree and all that is registered in it. A loop by itsel
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,14 +17,11 @@ from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, ago, attach, failing, log, shorten, warn
 from ._journal import Teller
-from ._progress import files_of
-from ._signals import act_on_waiting, held, unwatch, watch
+from ._signals import act_on_waiting, blocks, held, unwatch, watch
 from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_place
-from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended
+from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended, is_rich
 from ._typing import Any
-
-_entered: dict[Node, bool] = {}  # those whose `with` is open: whether it watches for signals
 
 
 class Node(Place):
@@ -44,15 +42,13 @@ class Node(Place):
             require_place(path, name, is_file=True)
             self.storage = Storage(path, name, self.is_busy)
             self.set_saved(self.storage.journal.newest)
-            self.was_rich = bool(files_of(self.saved))
             return
         self.storage = self.host.storage
         if os.path.lexists(path):
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
         saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None
-        if saved is not None and (is_skipped or not has_ended(saved)):
-            self.set_saved(saved)
+        self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
     @property
     def is_tracked(self) -> bool:
@@ -62,13 +58,8 @@ class Node(Place):
     @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
-        if self.parent is None:
-            return self.storage.lock.is_held
-        return self.parent.is_current and self.parent.position == self.item  # type: ignore[attr-defined]
-
-    @property
-    def is_in_with(self) -> bool:
-        return self in _entered
+        is_in_turn = all(loop.parent.position == loop.item for loop in (*self.around, self) if loop.parent is not None)
+        return self.storage.lock.is_held and is_in_turn
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
@@ -83,8 +74,6 @@ class Node(Place):
         elif self in _scope.running:
             _scope.running.remove(self)
 
-    # What the loop asks for.
-
     def begin(self) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         act_on_waiting()
@@ -94,29 +83,25 @@ class Node(Place):
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
-        if [(loop.path, loop.position) for loop in _scope.around(self.name, _scope.running_here())] != self.places():
+        if [(loop.path, loop.position) for loop in _scope.around(self.name, _scope.running_here())] != self.places:
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")
         self.compare_length()
-        if not (self.is_in_with or self.each_save):
+        if not (self in blocks or self.each_save):
             warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
         self._take_up()
         self.block = _scope.config.parent
         if self.block is not None:
             self.block.enter(self)
-        for other in self.parent.loops_inside() if self.parent is not None else ():
+        for other in self.parent.inside().values() if self.parent is not None else ():
             if other.state == LEFT and other.block is self.block:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.storage.journal.stop_telling()
-        of = "" if self.length is None else f" of {self.length}"
-        word, end = "starts afresh,", ""
-        if self.is_finished:
-            word, end = "finished before,", "; skipped"
-        elif self.saved is not None:
-            word, end = "resumes", f", saved {ago(self.storage.journal.age)}"
-        log("INFO", f"{self.path}: {word} at position {self.start}{of}{end}")
+        at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
+        how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"
+        log("INFO", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
         self._costs = Costs(self.name)
         if not self.each_save:
             return None
@@ -127,9 +112,11 @@ class Node(Place):
         if self.state == OVER:  # its `with` has ended before it
             return
         self.require_in_turn()
-        self.go("end")
-        self._save_end() if self.is_in_with else self._finish()
-        self._costs.judge((self.position - self.start) // self._span)
+        if self in blocks:
+            self.go("end")
+            self._save_end()
+        else:
+            self._finish()
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
@@ -138,92 +125,71 @@ class Node(Place):
             self.go("leave")
         self._release_if_idle()
 
-    # What the user asks for.
-
     def enter(self) -> None:
-        """The `with` begins."""
-        if self.is_in_with or self.state != MADE:
+        if self in blocks or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
             with held():
-                _entered[self] = watch()
-                if len(_entered) == 1:
-                    import atexit
-
+                watch(self)
+                if len(blocks) == 1:
                     atexit.unregister(_close_all)
                     atexit.register(_close_all)
         except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
             with held():
-                self._leave_with()
+                unwatch(self)
             raise
 
-    def _leave_with(self) -> bool:
-        """Return whether there was one to leave: the interpreter may have ended it already."""
-        is_watching = _entered.pop(self, None)
-        if is_watching:
-            unwatch()
-        return is_watching is not None
-
     def close(self, error: BaseException | None) -> None:
-        """The `with` ends."""
         with held():
             try:
-                if self.state == RUNNING and self.driver() is None:
-                    self.leave()  # a handler has raised while it was left, and Python has dropped that
-                if not self._leave_with():
-                    return
-                if self.state == RUNNING and not self.is_busy():
+                if not unwatch(self):
+                    return  # the interpreter ends, and has done it
+                if self.state in (MADE, RUNNING) and not self.is_busy():
                     self.go("leave")  # a variable holds what drives it
-                if self.state == MADE:
-                    self.go("finish")
-                elif error is not None:
+                if error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    is_host_or_rich = self.parent is None or self.host.is_rich(self.host.tree())
-                    self._finish(is_said=self.state == ENDED and is_host_or_rich)
+                    self._finish()
             finally:
                 if error is not None:
                     shorten(error)
-                self._release_if_idle(has_failed=error is not None)
+                self._release_if_idle()
 
     def register(self, states: Sequence[Any]) -> None:
         """Register what is saved with the position, and load what was saved of it."""
         self._require_usable()
         if self.state != MADE:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
-        used = {self.path, *(state.path for state in self.states)}
+        paths = [self.path, *(state.path for state in (*self.states, *states))]
         for state in states:
-            if state.path in used:
+            if paths.count(state.path) > 1:
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
-            used.add(state.path)
             require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
-        saved = self.saved["files"] if self.saved else {}
+        saved = self.saved["files"]
         for state in states:
             self.storage.take_up(state, saved.get(state.path))
-            if self.saved and state.path not in saved:
+            if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states
         users.update({state.path: self for state in states})
 
     def save_now(self) -> None:
-        """Save the moment as it is."""
         if self.storage.is_of_this_process:
             self._require_usable()
             if OVER in (self.state, self.host.state):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
             self.require_in_turn()
-            warn_of_lost(self)
+            warn_of_lost([*self.around, self])
             self._save(flush=True)
 
     def forget(self) -> None:
-        """Delete the progress and all that was saved with it."""
         if self.storage.is_of_this_process:
             self._require_usable()
-            self.forget_tree()
+            self.forget_saved()
             if self.parent is None:
-                self.storage.remove(is_done=self.state not in (MADE, RUNNING) and not self.is_in_with)
+                self.storage.remove(is_done=self.state not in (MADE, RUNNING) and self not in blocks)
             else:
                 self.parent.inside().pop(self.path, None)
                 if self.storage.journal.newest is not None:
@@ -238,7 +204,7 @@ class Node(Place):
                 return  # it goes on in a task that has outlived the block
             self.go("leave")  # something holds what drives it
         if self.parent is not None:
-            if is_over and self.state == LEFT and not self.is_in_with:
+            if is_over and self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
                 self.host._save()
@@ -246,8 +212,6 @@ class Node(Place):
             self.storage.remove()
         else:
             self.storage.release()
-
-    # Saving.
 
     def _require_usable(self) -> None:
         self.storage.require_current()
@@ -257,9 +221,9 @@ class Node(Place):
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
 
     def _take_up(self) -> None:
-        for path in sorted((self.saved["files"] if self.saved else {}).keys() - {state.path for state in self.states}):
+        for path in sorted(self.saved["files"].keys() - {state.path for state in self.states}):
             what = f"saved with {path}, which is not registered"
-            raise RestartError(f"{self.name}: {what}; register it, or {self.way_out()}")
+            raise RestartError(f"{self.name}: {what}; register it, or {self.storage.way_out}")
         self.join()
 
     def _save(self, teller: Teller | None = None, flush: bool = False) -> None:
@@ -269,14 +233,14 @@ class Node(Place):
         if host._saves > 1:
             return
         try:
-            for is_again in (False, True):
-                if is_again and host._saves == 1:
-                    break
+            for _ in range(2):
                 nodes = host.tree()
-                moment = host.record(host.is_rich(nodes))
+                moment = host.record(is_rich(nodes))
                 states = {state.path: state for node in nodes for state in node.states}
                 told = self.moment if self.state != OVER else moment
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
+                if host._saves == 1:
+                    break
         finally:
             host._saves = 0
             host._release_if_idle()
@@ -286,34 +250,27 @@ class Node(Place):
         if self.state == OVER or monotonic() - self._costs.last_save < self._interval:
             return
         self.require_in_turn()
-        warn_of_lost(self)
+        warn_of_lost([*self.around, self])
         began = monotonic()
         self._save(teller)
-        self._costs.note(began)
-        if teller is not None and teller.file >= 0:
-            self._costs.time_quick(teller.write, position)
-        self._costs.judge((position - self.start) // self._span)
+        quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
+        self._costs.note(began, (position - self.start) // self._span, quick)
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
         if not self.is_tracked or OVER in (self.state, self.host.state):
             return
         try:
-            try:
-                nodes = self.host.tree()
-            except UserWarning as warning:  # warnings are errors here; this one must not cost the save
-                attach(error, warning)
-                nodes = self.host.tree()
-            if self.host.is_rich(nodes) and any(node.each_save for node in nodes):
+            nodes = self.host.tree()
+            if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole
             self.require_in_turn()
-            try:
-                warn_of_lost(self)
-            except UserWarning as warning:  # nor this one
-                attach(error, warning)
+            warn_of_lost([*self.around, self])
             self._save(flush=True)
         except BaseException as failure:  # a save function may even want to exit
             attach(error, failure)
+            if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
+                self._save_after(error)
 
     def _save_end(self) -> None:
         """Save that the loop has ended: it is a boundary, or the next run skips it.
@@ -322,27 +279,27 @@ class Node(Place):
         """
         is_saved = self.each_save or (self.parent is None and self.is_in_block)
         is_at_boundary = 0 < self.position == self.length and self.position % self._span == 0 and not self._interval
-        is_told = is_at_boundary and not self.is_in_block and not self.host.is_rich(self.host.tree())
+        is_told = is_at_boundary and not self.is_in_block and not is_rich(self.host.tree())
         if is_saved and not (self.is_finished or is_told):
             self._save()
 
-    def _finish(self, is_said: bool = False) -> None:
-        """The work is done. `is_said`: the last save says so."""
+    def _finish(self) -> None:
+        """The work is done. Where the `with` of the loop has ended after it, the last save may say so."""
+        is_said = self.state == ENDED and (self.parent is None or is_rich(self.host.tree()))
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_in_block):
             self._save_end()
         if self.parent is None:
             self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
 
-    def _release_if_idle(self, has_failed: bool = False) -> None:
-        """Let go of the file where neither a `for`, a `with` nor a block needs it."""
-        is_needed = self.is_in_with or (self.is_in_block and not has_failed) or self.state in (MADE, RUNNING)
-        if self.parent is None and not is_needed:
+    def _release_if_idle(self) -> None:
+        """Let go of the file where neither a `for` nor a `with` needs it."""
+        if self.parent is None and self.state not in (MADE, RUNNING) and self not in blocks:
             self.storage.release()
 
 
 def _close_all() -> None:
     """The interpreter ends: save what is still open, held by a variable, as if it ended by an exception."""
-    for node in reversed(list(_entered)):
+    for node in reversed(list(blocks)):
         if not node.is_busy():
             node.close(SystemExit("the interpreter ends"))

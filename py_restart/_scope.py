@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from contextvars import ContextVar
-from types import TracebackType
 
 from ._errors import RestartError, face
 from ._files import at_fork
@@ -24,35 +23,27 @@ running: list[Any] = []  # the loops that are running in all of them, in the ord
 class Block:
     """A `multi_count` block: the files of the loops in it stay until it ends."""
 
-    def __init__(self) -> None:
-        self._members: dict[str, Any] = {}  # by path; of an inner loop, the newest
-        self._thread: threading.Thread | None = None
-        self.is_done: bool = False  # it has ended without an exception: its loops need not be skipped any more
+    _members: dict[str, Any]  # by path; of an inner loop, the newest
+    thread: threading.Thread  # that has opened it
+    is_done: bool  # it has ended without an exception: its loops need not be skipped any more
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended: a task that was started in it may outlive it."""
         return self not in _open
 
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether another thread has opened it."""
-        return self._thread is not threading.current_thread()
-
     @face
     def __enter__(self) -> Block:
         own = _block.get()
         if own is not None and not own.is_over:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
-        self._members, self._thread, self.is_done = {}, threading.current_thread(), False
+        self._members, self.thread, self.is_done = {}, threading.current_thread(), False
         _open.append(self)
         _block.set(self)
         return self
 
     @face
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         _block.set(None)
         _open.remove(self)
         self.is_done = error is None
@@ -68,7 +59,7 @@ class Block:
     def enter(self, member: Any) -> None:
         """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
         former = self._members.get(member.path, member)
-        then, now = former.places(), member.places()
+        then, now = former.places, member.places
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
             raise RestartError(
                 f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"
@@ -86,7 +77,7 @@ class _Config:
         own = _block.get()
         if own is not None and not own.is_over:
             return own
-        return _open[0] if len(_open) == 1 and _open[0].is_elsewhere else None
+        return _open[0] if len(_open) == 1 and _open[0].thread is not threading.current_thread() else None
 
     def __repr__(self) -> str:
         return f"<py_restart.config: parent {self.parent}>"
@@ -104,16 +95,15 @@ def multi_count() -> Block:
     Raises:
         RestartError: when the block is entered inside another one.
 
-    Example:
-        >>> with multi_count():
-        ...     for i in simple_counter("first.tmp", range(2)):
-        ...         print("first", i)
-        ...     for i in simple_counter("second.tmp", range(2)):
-        ...         print("second", i)
-        first 0
-        first 1
-        second 0
-        second 1
+    >>> with multi_count():
+    ...     for i in simple_counter("first.tmp", range(2)):
+    ...         print("first", i)
+    ...     for i in simple_counter("second.tmp", range(2)):
+    ...         print("second", i)
+    first 0
+    first 1
+    second 0
+    second 1
     """
     return Block()
 
@@ -132,7 +122,7 @@ def owner() -> tuple[object, object]:
 def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
     here = owner()
-    found = [(loop, loop.whereabouts) for loop in list(running) if loop.owner == here and loop.is_tracked]
+    found = [(loop, loop.driven_by.whereabouts) for loop in list(running) if loop.owner == here and loop.is_tracked]
     for loop, where in found:
         if where == "left":
             loop.leave()
@@ -147,7 +137,7 @@ def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
     """
     for index, loop in enumerate(loops):
         if loop.path == path:
-            if loop.is_driven_here:
+            if loop.driven_by.on_stack() is not None:
                 raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
             loops = loops[:index]  # run again, while a variable holds what the last run has left
             break

@@ -37,7 +37,7 @@ _MOMENT = 0.01  # seconds
 _MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that it is known again where it is dropped
 
 _former: dict[int, Any] = {}  # the table: whose place the handler has taken
-_blocks = 0  # that are open in the main thread
+blocks: dict[Any, bool] = {}  # that are open: whether in the main thread
 _saves: list[held] = []  # that are running in the main thread, one inside the other
 waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
@@ -68,32 +68,28 @@ class held:
                     raise
 
     def __exit__(self, *_: object) -> None:
-        if len(_saves) > 1 and self in _saves:
-            _saves.remove(self)
-        elif self in _saves:  # else it is another thread, or a child that was forked meanwhile
+        if self in _saves:  # else it is another thread, or a child that was forked meanwhile
             try:
-                _step_aside()  # what comes until the handler of the program is back waits, or it would stay away
+                if len(_saves) == 1:
+                    _step_aside()  # what comes until the handler of the program is back waits, or it would stay away
             finally:
-                _saves.clear()
+                del _saves[-1:]
                 act_on_waiting()
 
 
-def watch() -> bool:
-    """Begin a block, while signals are held: stops are exceptions now. Return whether `unwatch` has to end it."""
-    global _blocks, _former_hook
-    if not _is_main():
-        return False
-    if not _blocks:
+def watch(block: object) -> None:
+    """Begin a block, while signals are held: stops are exceptions now."""
+    global _former_hook
+    if _is_main() and not any(blocks.values()):
         _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
-    _blocks += 1
-    _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
-    return True
+    blocks[block] = _is_main()
+    if blocks[block]:
+        _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
 
 
-def unwatch() -> None:
-    """End a block, while signals are held. They end in any order: there are tasks, and generators."""
-    global _blocks
-    _blocks = max(0, _blocks - 1)  # in a forked child there are none
+def unwatch(block: object) -> bool:
+    """End a block, while signals are held; return whether it was open. They end in any order: see tasks, generators."""
+    return blocks.pop(block, None) is not None
 
 
 def _is_main() -> bool:
@@ -116,10 +112,10 @@ def _stand_in(numbers: Iterable[int]) -> None:
 
 def _step_aside() -> None:
     """Put back what no block needs; not where the program has set its own meanwhile."""
-    if not _blocks and sys.unraisablehook is _on_dropped:
+    if not any(blocks.values()) and sys.unraisablehook is _on_dropped:
         sys.unraisablehook = _former_hook
     try:
-        for number in [number for number in _former if not (_blocks and number in _STOPS)]:
+        for number in [number for number in _former if not (any(blocks.values()) and number in _STOPS)]:
             if signal.getsignal(number) is _on_signal:
                 signal.signal(number, _former[number])
             _former.pop(number, None)  # only now: a signal in between would have met nobody
@@ -193,8 +189,7 @@ def _send_again(number: int) -> None:
 @at_fork
 def _after_fork() -> None:
     """A forked child answers signals like any other process."""
-    global _blocks
-    _blocks = 0
+    blocks.clear()
     _saves.clear()
     waiting.clear()
     _step_aside()

@@ -23,16 +23,14 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
         raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
 
-def warn_of_lost(node: Any) -> None:
-    """Warn, once, of each object that nobody can be changing, at the first save after an item, before it counts."""
-    nodes = node.upwards()
-    if any(one.states for one in nodes) and any(one.position > one.start for one in nodes):
-        states = [state for one in nodes for state in one.states]
-        for state in [state for state in states if isinstance(state, Object) and not state.is_judged]:
-            if state.is_out_of_reach():
+def warn_of_lost(nodes: list[Any]) -> None:
+    """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item."""
+    if any(node.states for node in nodes) and any(node.position > node.start for node in nodes):
+        for state in [state for node in nodes for state in node.states]:
+            if isinstance(state, Object) and not state.is_judged and state.is_out_of_reach():
                 warn(
-                    f"{state.path}: nobody but {node.name} refers to this object any more, so no change of it can be "
-                    "saved: change in place what was returned, or assign the new value to counter.object"
+                    f"{state.path}: nobody but {nodes[-1].name} refers to this object any more, so no change of it can "
+                    "be saved: change in place what was returned, or assign the new value to counter.object"
                 )
 
 

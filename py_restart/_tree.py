@@ -21,30 +21,32 @@ LEFT = "left"  # its `for` was left, by `break` or an exception
 ENDED = "ended"  # its source is exhausted; its `with` goes on, or has failed
 OVER = "over"  # its work is done; or its `with` has ended before it had begun
 _NEXT: dict[str, dict[str, str]] = {
-    MADE: {"begin": RUNNING, "leave": OVER, "finish": OVER},  # "leave": it could not begin
-    RUNNING: {"end": ENDED, "leave": LEFT},
-    LEFT: {"finish": OVER, "end": ENDED},  # a variable may hold what drives it, behind its `with`
+    MADE: {"begin": RUNNING, "leave": OVER},  # "leave": it could not begin
+    RUNNING: {"end": ENDED, "leave": LEFT, "finish": OVER},
+    LEFT: {"end": ENDED, "finish": OVER},  # "end": a variable may hold what drives it, behind its `with`
     ENDED: {"finish": OVER},
     OVER: {},
 }
+_NOTHING: Moment = {"position": 0, "finished": False, "length": None, "first": None, "files": {}, "inside": []}
 
 
 class Place(Counted):
     """The place of a loop in the tree. `path` is absolute and without links; `parent` is the loop around it."""
 
+    storage: Any  # of the outermost loop around
+
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
         super().__init__(name, span)
         self.path, self.parent, self.state = path, parent, MADE
         self.owner: tuple[Any, object] = (None, None)  # the thread and task that run it
-        self.item = parent.position if parent is not None else 0  # of the parent's, in which it is
-        self.saved: Moment | None = None  # what was saved of it
+        self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
+        self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
+        # The paths of all around, and the items in which it is.
+        self.places: list[tuple[str, int]] = [] if parent is None else [*parent.places, (parent.path, self.item)]
+        self._inside: dict[str, Place] = {}  # by path: see `inside`
         self._made: weakref.WeakSet[Place] = weakref.WeakSet()  # the loops that were made inside
-        self._inside: dict[str, Any] = {}  # by path: see `inside`
-        self._inside_of = 0  # the item for which that stands
         self.moment: Moment = {}  # what the last record says of it
-        self.first: str | None = None  # the check sum of its first item
         self.stale: list[str] = []  # what was loaded and then forgotten, before it began
-        self.was_rich = False  # something was registered in the moment that was saved of this host
         self.block: Any = None  # the `multi_count` block that it is in
         self.torn = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
         if parent is not None:
@@ -53,7 +55,7 @@ class Place(Counted):
     @property
     def host(self) -> Any:
         """The outermost loop around, in whose progress file it is saved."""
-        return self if self.parent is None else self.parent.host
+        return self.around[0] if self.around else self
 
     @property
     def is_in_block(self) -> bool:
@@ -68,47 +70,26 @@ class Place(Counted):
     def go(self, event: str) -> None:
         self.state = _NEXT[self.state][event]
 
-    def upwards(self) -> list[Place]:
-        """Return it and the loops around it, the innermost first."""
-        return [self] if self.parent is None else [self, *self.parent.upwards()]
-
-    def places(self) -> list[tuple[str, int]]:
-        """Return the path and position of each loop around it, as they were when it was made."""
-        return [] if self.parent is None else [*self.parent.places(), (self.parent.path, self.item)]
-
-    # What was saved.
-
     def set_saved(self, saved: Moment | None) -> None:
-        loops = {
-            loop.path: loop for loop in self.loops_inside()
-        }  # before its position changes, which would end its item
-        self.saved = saved
-        if self.state == MADE:
-            self.start = self._position = saved["position"] if saved else 0
-            self.is_finished = bool(saved and saved["finished"])
-            self.length = saved["length"] if saved else self.length
-            self.first = saved["first"] if saved else None
-        moments = {one["path"]: one for one in saved["inside"]} if saved else {}
-        self._inside, self._inside_of = {**moments, **loops}, self.position
-
-    def forget_tree(self) -> None:
-        """Have nothing saved of this loop and of those inside."""
-        if self.state == MADE and self.saved is not None:
-            self.stale += [state.path for state in self.states if state.path in self.saved["files"]]
-        self.set_saved(None)
-        for loop in list(self._made):
-            loop.forget_tree()
+        """Begin where this was saved, or afresh."""
+        self.was_saved, self.was_rich = saved is not None, bool(files_of(saved))
+        self.saved = saved or _NOTHING
+        self.start = self._position = self._inside_of = self.saved["position"]  # the last: of what `inside` stands for
+        self.is_finished, self.length = self.saved["finished"], self.saved["length"] or self.length
+        self.first: str | None = self.saved["first"]  # the check sum of its first item
+        # What was saved of the loops in the current item that have not begun.
+        self._moments: dict[str, Moment] = {one["path"]: one for one in self.saved["inside"]}
 
     def compare_length(self) -> None:
         """Raise where the iterable ends before the position; warn where it is another one than was saved."""
-        length, former = self.length, self.saved and self.saved["length"]
+        length, former = self.length, self.saved["length"]
         if length is not None and self.start > length and not self.is_finished:
             self.refuse(f"has {length} items")
         if None not in (former, length) and former != length:
             self._warn_of_input(f"an iterable of {former} items, which has {length} now", [self.source])
 
     def refuse(self, what: str) -> None:
-        way_out = f"give the one it was saved with, or {self.way_out()}"
+        way_out = f"give the one it was saved with, or {self.storage.way_out}"
         raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable {what}; {way_out}")
 
     def meet(self, item: object, source: object) -> None:
@@ -119,57 +100,58 @@ class Place(Counted):
 
     def _warn_of_input(self, what: str, parts: list[object]) -> None:
         """Warn, but for an input that is saved with the loop: it may have been changed in place."""
-        values = [state.value for loop in self.upwards() for state in loop.states if isinstance(state, Object)]
+        values = [state.value for loop in (*self.around, self) for state in loop.states if isinstance(state, Object)]
         if not is_within(parts, values):
             warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
 
-    def way_out(self) -> str:
-        """How to start afresh."""
-        return str(self.host.storage.way_out)
-
-    # The loops inside.
-
     def inside(self) -> dict[str, Any]:
-        """Return what is inside the current item: the loops that have begun, and the moments of those that have not."""
+        """Return the loops that have begun inside the current item. Whoever has begun last stands last."""
         if self.state == OVER:
-            self._inside = {}
+            self._inside, self._moments = {}, {}
         elif self._inside_of != (position := self.position):
-            left, self._inside, self._inside_of = self._inside.values(), {}, position
-            for one in left:
-                if isinstance(one, Place):
-                    if one.state == RUNNING and one.owner == owner() and one.whereabouts in ("left", "gone"):
-                        one.leave()
-                    if one.state == RUNNING:
-                        self._tear(one)
-                elif files := files_of(one):
+            loops, moments = self._inside, self._moments
+            self._inside, self._moments, self._inside_of = {}, {}, position
+            for loop in loops.values():
+                if loop.state == RUNNING and loop.owner == owner() and loop.driven_by.whereabouts in ("left", "gone"):
+                    loop.leave()
+                if loop.state == RUNNING:
+                    self._tear(loop)
+            for path, moment in moments.items():
+                if files := files_of(moment):
                     what = f"saved in an item of {self.name}, which has ended without it"
-                    warn(f"{one['path']}: {what}: {' and '.join(files)} will go")
+                    warn(f"{path}: {what}: {' and '.join(files)} will go")
         return self._inside
 
-    def loops_inside(self) -> list[Any]:
-        return [one for one in self.inside().values() if isinstance(one, Place)]
-
-    def former(self, parent: Place) -> Any:
-        """Return what was saved of this loop; raise where another one in the same item of `parent` has its path."""
-        former = parent.inside().get(self.path)
-        if isinstance(former, Place) and former is not self:
+    def former(self, parent: Place) -> Moment | None:
+        """Return what was saved of this loop; raise where another one in the same item has its path."""
+        if parent.inside().get(self.path, self) is not self:
             what = f"used for two loops in one item of {parent.name}"
             raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
-        return former
+        return parent._moments.get(self.path)
 
     def join(self) -> None:
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
-        if self.parent is not None and self.former(self.parent) is not self:
-            self.parent.inside().pop(self.path, None)  # whoever has begun last stands last
-            self.parent.inside()[self.path] = self
+        if self.parent is not None:
+            self.former(self.parent)
+            self.parent._moments.pop(self.path, None)
+            self.parent._inside[self.path] = self
+
+    def forget_saved(self) -> None:
+        """Have nothing saved of this loop and of those inside."""
+        if self.state == MADE:
+            self.stale += [state.path for state in self.states if state.path in self.saved["files"]]
+            self.set_saved(None)
+        self._moments = {}
+        if self.parent is not None:
+            self.parent._moments.pop(self.path, None)
+        for loop in list(self._made):
+            loop.forget_saved()
 
     def require_in_turn(self) -> None:
         """Raise where a loop around has moved on while one inside it is running: what is saved would be no moment."""
-        inner: Place = self
-        while inner.parent is not None:
-            if inner.parent.position != inner.item or inner.parent.state != RUNNING:
-                inner.parent._tear(inner)
-            inner = inner.parent
+        for loop in (*self.around, self):
+            if loop.parent is not None and (loop.parent.position != loop.item or loop.parent.state != RUNNING):
+                loop.parent._tear(loop)
         self.inside()
         if self.host.torn:
             raise RestartError(self.host.torn)
@@ -179,22 +161,21 @@ class Place(Counted):
         way_out = "count what is combined, counter(zip(a, b)), or give each a thread of its own"
         self.host.torn = f"{inner.name}: {what}; {way_out}"
 
-    # What a record says.
-
     def tree(self) -> list[Any]:
         """Return this loop and all that have begun inside its current item."""
-        return [self, *(node for loop in self.loops_inside() for node in loop.tree())]
+        return [self, *(node for loop in self.inside().values() for node in loop.tree())]
 
-    def is_rich(self, tree: list[Any]) -> bool:
-        """Whether anything is registered in the moment of this tree."""
-        return any(node.states or any(map(files_of, node.moments_inside())) for node in tree)
-
-    def moments_inside(self) -> list[Moment]:
-        return [one for one in self._inside.values() if not isinstance(one, Place)]
+    @property
+    def has_files(self) -> bool:
+        """Whether anything is registered with it, or saved of those inside that have not begun."""
+        return bool(self.states) or any(map(files_of, self._moments.values()))
 
     def record(self, is_rich: bool) -> Moment:
         """Return what a record says of this loop and of those inside."""
-        loops = (one for one in self._inside.values() if isinstance(one, Place))
+        moments = [*self._moments.values()]
+        if is_rich and not self.host.was_rich:  # what runs again with its item would be skipped in a rich moment
+            moments = _without_ended(moments)
+        loops = (loop for loop in self._inside.values() if loop.state != OVER or is_rich or loop.is_kept)
         self.moment = {
             "path": self.path,
             "length": self.length,
@@ -202,21 +183,20 @@ class Place(Counted):
             "finished": self.state in (ENDED, OVER),
             "files": {state.path: None for state in self.states},
             "position": self.position,
-            "inside": [
-                *self._still_saved(self.moments_inside(), is_rich),
-                *(loop.record(is_rich) for loop in loops if loop.state != OVER or is_rich or loop.is_kept),
-            ],
+            "inside": [*moments, *(loop.record(is_rich) for loop in loops)],
         }
         return self.moment
 
-    def _still_saved(self, moments: list[Moment], is_rich: bool) -> list[Moment]:
-        """Return what was saved and stays as it is. What runs again with its item would be skipped in a rich moment."""
-        if self.host.was_rich or not is_rich:
-            return moments
-        left = (one for one in moments if not has_ended(one))
-        return [{**one, "inside": self._still_saved(one["inside"], is_rich)} for one in left]
+
+def is_rich(tree: list[Any]) -> bool:
+    """Whether anything is registered in the moment of this tree."""
+    return any(node.has_files for node in tree)
 
 
 def has_ended(saved: Moment) -> bool:
     """Whether a loop was saved at its end. Where nothing was registered, it runs again with its item."""
     return bool(saved["position"] == saved["length"] and not saved["finished"])
+
+
+def _without_ended(moments: list[Moment]) -> list[Moment]:
+    return [{**one, "inside": _without_ended(one["inside"])} for one in moments if not has_ended(one)]
