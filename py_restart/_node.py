@@ -111,12 +111,9 @@ class Node(Place):
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == OVER:  # its `with` has ended before it
             return
-        self.require_in_turn()
-        if self in blocks:
-            self.go("end")
-            self._save_end()
-        else:
-            self._finish()
+        nodes = self.whole()
+        self.go("end")
+        self._save_end(nodes) if self in blocks else self._finish(nodes)
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
@@ -149,7 +146,8 @@ class Node(Place):
                 if error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    self._finish()
+                    nodes = self.host.tree()
+                    self._finish(nodes, is_said=self.state == ENDED and (self.parent is None or is_rich(nodes)))
             finally:
                 if error is not None:
                     shorten(error)
@@ -180,9 +178,9 @@ class Node(Place):
             if OVER in (self.state, self.host.state):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
-            self.require_in_turn()
+            nodes = self.whole()
             warn_of_lost([*self.around, self])
-            self._save(flush=True)
+            self._save(nodes, flush=True)
 
     def forget(self) -> None:
         if self.storage.is_of_this_process:
@@ -193,7 +191,7 @@ class Node(Place):
             else:
                 self.parent.inside().pop(self.path, None)
                 if self.storage.journal.newest is not None:
-                    self.host._save()
+                    self.host._save(self.host.tree())
                 if self.state == RUNNING:
                     self.join()
 
@@ -207,7 +205,7 @@ class Node(Place):
             if is_over and self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
-                self.host._save()
+                self.host._save(self.host.tree())
         elif is_over and self.is_tracked:
             self.storage.remove()
         else:
@@ -226,21 +224,21 @@ class Node(Place):
             raise RestartError(f"{self.name}: {what}; register it, or {self.storage.way_out}")
         self.join()
 
-    def _save(self, teller: Teller | None = None, flush: bool = False) -> None:
-        """Save the whole moment. A save that is asked for during a save comes right after it."""
+    def _save(self, nodes: list[Any], teller: Teller | None = None, flush: bool = False) -> None:
+        """Save the moment of all these loops. A save that is asked for during a save comes right after it."""
         host = self.host
         host._saves += 1
         if host._saves > 1:
             return
         try:
             for _ in range(2):
-                nodes = host.tree()
                 moment = host.record(is_rich(nodes))
                 states = {state.path: state for node in nodes for state in node.states}
                 told = self.moment if self.state != OVER else moment
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
                 if host._saves == 1:
                     break
+                nodes = host.tree()
         finally:
             host._saves = 0
             host._release_if_idle()
@@ -249,10 +247,10 @@ class Node(Place):
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
         if self.state == OVER or monotonic() - self._costs.last_save < self._interval:
             return
-        self.require_in_turn()
+        nodes = self.whole()
         warn_of_lost([*self.around, self])
         began = monotonic()
-        self._save(teller)
+        self._save(nodes, teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
         self._costs.note(began, (position - self.start) // self._span, quick)
 
@@ -261,34 +259,33 @@ class Node(Place):
         if not self.is_tracked or OVER in (self.state, self.host.state):
             return
         try:
-            nodes = self.host.tree()
+            nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole
-            self.require_in_turn()
             warn_of_lost([*self.around, self])
-            self._save(flush=True)
+            self._save(nodes, flush=True)
         except BaseException as failure:  # a save function may even want to exit
             attach(error, failure)
             if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
                 self._save_after(error)
 
-    def _save_end(self) -> None:
+    def _save_end(self, nodes: list[Any]) -> None:
         """Save that the loop has ended: it is a boundary, or the next run skips it.
 
         Not where the save at the last boundary says all: it was the end, nothing is registered, no block is open.
         """
         is_saved = self.each_save or (self.parent is None and self.is_in_block)
-        is_at_boundary = 0 < self.position == self.length and self.position % self._span == 0 and not self._interval
-        is_told = is_at_boundary and not self.is_in_block and not is_rich(self.host.tree())
+        position = self.position
+        is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval
+        is_told = is_at_boundary and not self.is_in_block and not is_rich(nodes)
         if is_saved and not (self.is_finished or is_told):
-            self._save()
+            self._save(nodes)
 
-    def _finish(self) -> None:
-        """The work is done. Where the `with` of the loop has ended after it, the last save may say so."""
-        is_said = self.state == ENDED and (self.parent is None or is_rich(self.host.tree()))
+    def _finish(self, nodes: list[Any], is_said: bool = False) -> None:
+        """The work is done. `is_said`: the last save says so."""
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_in_block):
-            self._save_end()
+            self._save_end(nodes)
         if self.parent is None:
             self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
 

@@ -78,7 +78,7 @@ class Place(Counted):
         self.is_finished, self.length = self.saved["finished"], self.saved["length"] or self.length
         self.first: str | None = self.saved["first"]  # the check sum of its first item
         # What was saved of the loops in the current item that have not begun.
-        self._moments: dict[str, Moment] = {one["path"]: one for one in self.saved["inside"]}
+        self.moments: dict[str, Moment] = {one["path"]: one for one in self.saved["inside"]}
 
     def compare_length(self) -> None:
         """Raise where the iterable ends before the position; warn where it is another one than was saved."""
@@ -107,16 +107,16 @@ class Place(Counted):
     def inside(self) -> dict[str, Any]:
         """Return the loops that have begun inside the current item. Whoever has begun last stands last."""
         if self.state == OVER:
-            self._inside, self._moments = {}, {}
+            self._inside, self.moments = {}, {}
         elif self._inside_of != (position := self.position):
-            loops, moments = self._inside, self._moments
-            self._inside, self._moments, self._inside_of = {}, {}, position
+            loops, left = self._inside, self.moments
+            self._inside, self.moments, self._inside_of = {}, {}, position
             for loop in loops.values():
                 if loop.state == RUNNING and loop.owner == owner() and loop.driven_by.whereabouts in ("left", "gone"):
                     loop.leave()
                 if loop.state == RUNNING:
                     self._tear(loop)
-            for path, moment in moments.items():
+            for path, moment in left.items():
                 if files := files_of(moment):
                     what = f"saved in an item of {self.name}, which has ended without it"
                     warn(f"{path}: {what}: {' and '.join(files)} will go")
@@ -127,13 +127,13 @@ class Place(Counted):
         if parent.inside().get(self.path, self) is not self:
             what = f"used for two loops in one item of {parent.name}"
             raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
-        return parent._moments.get(self.path)
+        return parent.moments.get(self.path)
 
     def join(self) -> None:
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
         if self.parent is not None:
             self.former(self.parent)
-            self.parent._moments.pop(self.path, None)
+            self.parent.moments.pop(self.path, None)
             self.parent._inside[self.path] = self
 
     def forget_saved(self) -> None:
@@ -141,20 +141,21 @@ class Place(Counted):
         if self.state == MADE:
             self.stale += [state.path for state in self.states if state.path in self.saved["files"]]
             self.set_saved(None)
-        self._moments = {}
+        self.moments = {}
         if self.parent is not None:
-            self.parent._moments.pop(self.path, None)
+            self.parent.moments.pop(self.path, None)
         for loop in list(self._made):
             loop.forget_saved()
 
-    def require_in_turn(self) -> None:
-        """Raise where a loop around has moved on while one inside it is running: what is saved would be no moment."""
-        for loop in (*self.around, self):
-            if loop.parent is not None and (loop.parent.position != loop.item or loop.parent.state != RUNNING):
-                loop.parent._tear(loop)
-        self.inside()
+    def whole(self) -> list[Any]:
+        """Return all loops of the moment; raise where one around has moved on meanwhile: they are of none."""
+        nodes: list[Any] = self.host.tree()
+        for inner in (*self.around, self):
+            if inner.parent is not None and (inner not in nodes or inner.parent.state != RUNNING):
+                inner.parent._tear(inner)
         if self.host.torn:
             raise RestartError(self.host.torn)
+        return nodes
 
     def _tear(self, inner: Place) -> None:
         what = f"is inside an item of {self.name}, which has moved on meanwhile: they take turns"
@@ -163,16 +164,14 @@ class Place(Counted):
 
     def tree(self) -> list[Any]:
         """Return this loop and all that have begun inside its current item."""
-        return [self, *(node for loop in self.inside().values() for node in loop.tree())]
-
-    @property
-    def has_files(self) -> bool:
-        """Whether anything is registered with it, or saved of those inside that have not begun."""
-        return bool(self.states) or any(map(files_of, self._moments.values()))
+        nodes = [self]
+        for loop in self.inside().values():
+            nodes += loop.tree()
+        return nodes
 
     def record(self, is_rich: bool) -> Moment:
         """Return what a record says of this loop and of those inside."""
-        moments = [*self._moments.values()]
+        moments = [*self.moments.values()]
         if is_rich and not self.host.was_rich:  # what runs again with its item would be skipped in a rich moment
             moments = _without_ended(moments)
         loops = (loop for loop in self._inside.values() if loop.state != OVER or is_rich or loop.is_kept)
@@ -190,7 +189,7 @@ class Place(Counted):
 
 def is_rich(tree: list[Any]) -> bool:
     """Whether anything is registered in the moment of this tree."""
-    return any(node.has_files for node in tree)
+    return any(node.states or any(map(files_of, node.moments.values())) for node in tree)
 
 
 def has_ended(saved: Moment) -> bool:
