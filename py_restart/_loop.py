@@ -29,26 +29,28 @@ class Counted:
     A `for` drives a generator of it, which is kept nowhere else, so that it goes when the `for` is left.
     """
 
+    start: int = 0  # the position at which the loop begins
+    is_finished: bool = False  # an earlier run has finished it: nothing is left to run
+    length: int | None = None
+    source: Any = ()
+    _position: int = 0  # while it is not running
+    _drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
+    driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
+    driven_by: Any = None  # the `for`, once it has begun
+    _is_thrown: bool = False  # whoever drives it has thrown an exception in; else the source raised it
+
     def __init__(self, name: str, span: int) -> None:
         self.name: str = name
         self._span = span
         self.states: list[Any] = []  # what is registered
-        self.start = 0  # the position at which the loop begins
-        self.is_finished = False  # an earlier run has finished it: nothing is left to run
-        self.length: int | None = None
-        self.source: Any = ()
-        self._position = 0  # while it is not running
-        self._drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
-        self.driver: Callable[[], GeneratorType[Any, None, None] | None] = lambda: None  # a weak reference to it
-        self.driven_by: Any = None  # the `for`, once it has begun
-        self._is_thrown = False  # whoever drives it has thrown an exception in; else the source raised it
 
     @property
     def position(self) -> int:
         """The index of the item to run next; inside the loop, of the one that is running."""
-        if self._drawn is None:
+        drawn = self._drawn
+        if drawn is None:
             return self._position
-        return self._drawn() if self.is_drawing else max(self.start, self._drawn() - 1)
+        return drawn() if self.is_drawing else max(self.start, drawn() - 1)
 
     @property
     def is_drawing(self) -> bool:

@@ -27,6 +27,8 @@ from ._typing import Any
 class Node(Place):
     """A loop that is saved. `name`: its path as the user gave it; the others are those of `enable_counter`."""
 
+    _saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
+
     def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
         with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
             self.folder, base = os.path.split(os.path.abspath(name))
@@ -36,7 +38,6 @@ class Node(Place):
         around = _scope.around(name, loops, path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
-        self._saves = 0  # how many are asked for: one that runs, and one that comes right after it
         require_free(path, name, is_progress=True)
         if self.parent is None:
             require_place(path, name, is_file=True)
@@ -83,7 +84,8 @@ class Node(Place):
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
-        if [(loop.path, loop.position) for loop in _scope.around(self.name, _scope.running_here())] != self.places:
+        loops = _scope.around(self.name, _scope.running_here())
+        if loops != self.around or (loops and loops[-1].position != self.item):
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")

@@ -59,7 +59,7 @@ class Block:
     def enter(self, member: Any) -> None:
         """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
         former = self._members.get(member.path, member)
-        then, now = former.places, member.places
+        then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
             raise RestartError(
                 f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"

@@ -34,21 +34,20 @@ class Place(Counted):
     """The place of a loop in the tree. `path` is absolute and without links; `parent` is the loop around it."""
 
     storage: Any  # of the outermost loop around
+    state: str = MADE
+    owner: tuple[Any, object] = (None, None)  # the thread and task that run it
+    moment: Moment  # what the last record says of it
+    stale: tuple[str, ...] = ()  # what was loaded and then forgotten, before it began
+    block: Any = None  # the `multi_count` block that it is in
+    torn: str = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
 
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
         super().__init__(name, span)
-        self.path, self.parent, self.state = path, parent, MADE
-        self.owner: tuple[Any, object] = (None, None)  # the thread and task that run it
+        self.path, self.parent = path, parent
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
-        # The paths of all around, and the items in which it is.
-        self.places: list[tuple[str, int]] = [] if parent is None else [*parent.places, (parent.path, self.item)]
         self._inside: dict[str, Place] = {}  # by path: see `inside`
         self._made: weakref.WeakSet[Place] = weakref.WeakSet()  # the loops that were made inside
-        self.moment: Moment = {}  # what the last record says of it
-        self.stale: list[str] = []  # what was loaded and then forgotten, before it began
-        self.block: Any = None  # the `multi_count` block that it is in
-        self.torn = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
         if parent is not None:
             parent._made.add(self)
 
@@ -139,7 +138,7 @@ class Place(Counted):
     def forget_saved(self) -> None:
         """Have nothing saved of this loop and of those inside."""
         if self.state == MADE:
-            self.stale += [state.path for state in self.states if state.path in self.saved["files"]]
+            self.stale += tuple(state.path for state in self.states if state.path in self.saved["files"])
             self.set_saved(None)
         self.moments = {}
         if self.parent is not None:
