@@ -1,9 +1,9 @@
 """The progress file: read it, write a record into it, flush it, let it grow, delete it.
 
-A record overwrites the older of the two in place. The same one is overwritten until it has been flushed, then the
-other: the one that is on the device is not touched before the next one is there too. Where a moment has outgrown the
-records, and on a mount that does not let a file be written in place, a new file with both is written beside, flushed,
-and put in place by one atomic replacement (rename(2)).
+A save overwrites a record in place. Its number is that after the save on the device, and odd numbers stand in the
+first record, even ones in the second: so what is on the device is not touched before the next one is there too. Where
+a moment has outgrown the records, and on a mount that does not let a file be written in place, a new file with both is
+written beside, flushed, and put in place by one atomic replacement (rename(2)).
 
 A file is closed at each flush, and opened again by the next save, which looks whether it is still ours: by the record
 that was kept, since some mounts change the numbers of their files. Nothing is replaced or deleted while it is open.
@@ -73,9 +73,7 @@ class Journal:
         self.other: Moment | None = None  # what was there before
         self._lines: list[bytes | None] = [None, None, None]  # the first line and the two records, as far as is known
         self._size = 0  # of a line
-        self._last = 1  # which record is the newest
-        self._kept = 2  # which one is not overwritten, since it is on the device; 0: perhaps none
-        self._is_named = False  # whether the name of the file is, too
+        self._durable = 0  # the number of the save that is on the device, below 0: that perhaps is; 0: none is
 
     def _read(self) -> None:
         """Take up what is there."""
@@ -87,12 +85,12 @@ class Journal:
             self._lines[0] = b""
             return warn(f"{self._name}: empty, as a power failure may leave it; it counts as no save")
         try:
-            self._size, self._lines, self._last, moments = decode(data, self.folder)
+            self._size, self._lines, moments = decode(data, self.folder)
         except ValueError as error:
             raise RestartError(f"{self._name}: {error}; move it away, or give another path") from None
         self.age = time.time() - os.stat(self.path).st_mtime
-        self.newest, self.other = (*moments, None)[:2]
-        self._kept = 0
+        self.newest, self.other = moments[0], moments[-1]
+        self._durable = -self.newest["save"]
 
     def _bytes(self) -> bytes | None:
         give_up = monotonic() + _APPEAR_SECONDS
@@ -144,24 +142,25 @@ class Journal:
         is_due = flush or monotonic() > self._due
         if is_due:
             self.close()  # and look whether it is still there and ours
-        if flush or not self._kept:
+        if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
-        save = self.newest["save"] + 1 if self.newest else 1
+        save = abs(self._durable) + 1
         about = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.host_name()}
         record = {**about, **moment}  # what stands last is written most often
         line = self._lines[0] or first_line(os.urandom(8).hex())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
-        slot = 3 - self._kept
+        slot = 2 - save % 2
         is_in_place = size <= min(self._size, self._limit) and self._write_in_place(slot, data)
         if not is_in_place:
             is_due = is_due or bool(self._lines[0])
             self._write_anew(slot, line, data, max(size, self._size), is_due)
+            self._durable = -save if is_due else 0
         self._count(record, slot, flush=is_due and is_in_place)
-        self._lines[slot] = data
         if is_due:
-            self._kept = slot
-            self._flush_name()
+            if self._durable <= 0:
+                _files.flush_folder(self.folder)
+            self._durable, self._due = save, monotonic() + FLUSH_SECONDS
         if close or is_due:
             self.close()
         elif teller and self._size <= self._limit and (self._file >= 0 or self._write_in_place(slot, data)):
@@ -178,7 +177,6 @@ class Journal:
         try:
             if self._file < 0:
                 self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
-            self._lines[slot] = None
             self._put(slot, data)
         except OSError:
             self._limit = 0  # a mount that refuses it is not asked again
@@ -188,19 +186,22 @@ class Journal:
 
     def _count(self, record: Moment, slot: int, flush: bool) -> None:
         """From now on, this record counts. Where it cannot be flushed nobody can tell: so let the one before count."""
-        former = self.newest, self.other, self._last
-        self.newest, self.other, self._last = record, self.other if slot == self._last else self.newest, slot
+        former = self.newest, self.other
+        is_kept = self.newest is not None and self.newest["save"] < record["save"]  # it has not been overwritten
+        self.newest, self.other = record, self.newest if is_kept else self.other
         try:
             if flush:
                 _files.flush_open(self._file)
         except OSError:
-            if slot != former[2]:
+            if is_kept:
                 self._put(slot, b"")  # where that fails as well, it stands, and counts
-                self.newest, self.other, self._last = former
+                self.newest, self.other = former
             raise
 
     def _put(self, slot: int, data: bytes) -> None:
+        self._lines[slot] = None
         _files.write_at(self._file, data.ljust(self._size - 1) + b"\n", slot * self._size)
+        self._lines[slot] = data
 
     def _write_anew(self, slot: int, line: bytes, data: bytes, size: int, is_flushed: bool) -> None:
         """Write a file with the new record and the one before beside the old file, and put it in its place."""
@@ -215,28 +216,22 @@ class Journal:
         except BaseException:
             _files.clear(self._staged)
             raise
-        self._lines, self._size, self._is_named = [*lines], size, False
-
-    def _flush_name(self) -> None:
-        if not self._is_named:
-            _files.flush_folder(self.folder)
-            self._is_named = True
-        self._due = monotonic() + FLUSH_SECONDS
+        self._lines, self._size = [*lines], size
 
     def flush(self) -> None:
         """Bring the newest record to the device, before anything is done that only it allows."""
-        if self.newest is not None and self._kept != self._last:
+        if self.newest is not None and self.newest["save"] > self._durable:
             try:
                 _files.flush(self.path)
-                self._flush_name()
+                if self._durable <= 0:
+                    _files.flush_folder(self.folder)
             except FileNotFoundError:  # somebody has deleted it: the next save writes it anew
                 pass
-            self._kept = self._last
+            self._durable, self._due = self.newest["save"], monotonic() + FLUSH_SECONDS
 
     def leave_behind(self) -> None:
         """Let whoever flushes next flush this one too: its loop is finished, and its file closed."""
-        if self.newest is not None and self._kept != self._last:
-            _behind[self.path] = self
+        _behind[self.path] = self
 
     def stop_telling(self) -> None:
         """Let the next save of a position alone come here."""
@@ -253,10 +248,7 @@ class Journal:
 
     def abandon(self) -> None:
         """Close the file, whatever it says."""
-        try:
-            self.close()
-        except OSError:
-            pass
+        _files.attempt(self.close)
 
     __del__ = abandon
 
@@ -266,7 +258,7 @@ class Journal:
         _behind.pop(self.path, None)
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
-            if self._is_named or not self._kept:  # or a power failure might bring back what is done
+            if self._durable:  # or a power failure might bring back what is done
                 _files.flush_folder(self.folder)
         self._forget()
 

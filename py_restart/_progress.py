@@ -62,11 +62,11 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
     return head.encode(), tail, size
 
 
-def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], int, list[Moment]]:
+def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], list[Moment]]:
     """Read the bytes of a progress file; raise a `ValueError` where they are none, in words for behind "run.tmp: ".
 
-    Return the size of a line, the three lines (None for a record that is not whole), which of them is the newest
-    record, and the moments in the whole ones, the newest first.
+    Return the size of a line, the three lines (None for a record that is not whole), and the moments in the whole
+    records, the newest first.
     """
     cut_short = f"cut short ({len(data)} bytes)"
     line, newline, _ = data.partition(b"\n")
@@ -82,22 +82,20 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], int, list
     size, line = len(line) + 1, line.rstrip(b" ")
     if size < _SMALLEST or line != _sealed(line.rpartition(b', "check": ')[0]):
         raise ValueError("damaged (the check sum of its first line does not match)")
-    if len(data) < 3 * size:
-        raise ValueError(f"cut short ({len(data)} of {3 * size} bytes)")
-    if len(data) > 3 * size:
-        raise ValueError(f"too long ({len(data)} bytes)")
+    if len(data) != 3 * size:
+        raise ValueError(f"{'cut short' if len(data) < 3 * size else 'too long'} ({len(data)} of {3 * size} bytes)")
     lines: list[bytes | None] = [line, None, None]
-    found = []
+    found: list[Moment] = []
     for slot in (1, 2):
         record = data[slot * size : (slot + 1) * size]
         moment = _read_record(record, folder, crc32(line))
         if moment is not None:
             lines[slot] = record.rstrip()
-            found.append((moment[0]["save"], moment[1], slot, moment[0]))
+            found.append(moment)
     if not found:
         raise ValueError("damaged (neither of its two records is whole)")
-    found.sort(reverse=True)
-    return size, lines, found[0][2], [one[3] for one in found]
+    # Of two with the same number the second one is a copy of the first save, or of what the first one was then.
+    return size, lines, sorted(found, key=lambda one: one["save"], reverse=True)
 
 
 def is_begun(data: bytes) -> bool:
@@ -115,8 +113,8 @@ def files_of(moment: Moment | None) -> dict[str, Stamp]:
     return files
 
 
-def _read_record(record: bytes, folder: str, seal: int) -> tuple[Moment, int] | None:
-    """Return the moment and the position that a record tells, or None where it is blank or damaged."""
+def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
+    """Return the moment that a record tells, or None where it is blank or damaged."""
     import json
     import re
 
@@ -127,7 +125,7 @@ def _read_record(record: bytes, folder: str, seal: int) -> tuple[Moment, int] | 
     for told in re.finditer(b'(?<="position": )%b(?=,)' % position, text):
         if crc32(text[: told.start()] + _PLACE.encode() + text[told.end() :], seal) == int(check, 16):
             moment: Moment = json.loads(text + b"}")
-            return _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path))), int(position)
+            return _renamed(moment, lambda path: os.path.normpath(os.path.join(folder, path)))
     return None
 
 
