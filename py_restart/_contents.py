@@ -14,60 +14,56 @@ from __future__ import annotations
 import os
 from binascii import crc32
 from collections.abc import Iterable
+from stat import S_ISDIR
 
 from . import _files
-from ._errors import RestartError, describe
+from ._errors import RestartError, failing
 from ._journal import Journal
 from ._progress import files_of, relative
-from ._typing import Any, Stamp
+from ._typing import Any, Moment, Stamp
 
 
 class Contents:
-    """All contents that belong to one progress file. `name`: the same as the user gave it, for messages."""
+    """All contents that belong to one progress file."""
 
-    def __init__(self, journal: Journal, name: str) -> None:
-        self._journal, self._name = journal, name
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._staged: dict[str, str] = {}  # what is not in its place yet: where it is
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
-        self._seen: dict[str, tuple[int, ...] | None] = {}  # what was in place when it was known to be ours
+        self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
+        self._settled: Moment | None = {}  # all that belongs to it is in its place
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
-        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
-        newest = self._journal.newest
-        removed = newest.get("removed", {}) if newest else {}
-        return files_of(newest), {**files_of(self._journal.other), **removed}
+        """What belongs to the save that counts, and to what was before."""
+        return files_of(self._journal.newest), files_of(self._journal.other)
 
-    def stage(self, states: Iterable[Any], advice: str) -> dict[str, Stamp]:
-        """Write new contents beside their final paths, and bring them to the device. `advice`: where that fails."""
-        before, stamps = self._journal.newest, {}
+    def stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
+        """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
+        before, stamps = self._journal.newest, files_of(moment)
         known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
         for state in states:
             self._journal.require_mounted()
             folder, base = os.path.split(state.path)
             place = new = self._beside(state.path, letter)
             self._unflushed.add(folder)
-            if os.path.lexists(place):
-                _files.delete(place)
+            _files.delete(place)
             if state.is_contained:
                 os.mkdir(place)
                 self._leftovers.append(place)
                 new = os.path.join(place, base)
             self._staged[state.path] = new
-            try:
+            with failing(f"{self._journal.name}: could not be saved, writing {state.path}", advice, Exception):
                 state.save(new)
-            except Exception as error:
-                what = f"could not be saved, writing {state.path}: {describe(error)}"
-                raise RestartError(f"{self._name}: {what}; {advice}") from error
             found = os.listdir(place) if state.is_contained else [base]
             if found != [base]:
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
                 raise RestartError(f"{state.path}: {what}; have it write to the path that it is given")
-            stamps[state.path] = _files.flush_and_stamp(new)
+            stamps[state.path].update(_files.flush_and_stamp(new))
             if state.is_contained:
-                _files.flush_folder(place)
+                _files.flush_one(place)
             self._require_ours(state.path, known.get(state.path))
-        return stamps
+        self.flush_folders()
 
     def discard(self) -> None:
         """What was staged does not count."""
@@ -78,28 +74,27 @@ class Contents:
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
-        new, old = self._files()
-        if not (new or old or self._leftovers):
+        if self._journal.newest is self._settled and not self._leftovers:
             return
+        new, old = self._files()
         for path, staged in list(self._staged.items()):
-            kinds = _files.kind_of(staged), _files.kind_of(path)
-            if kinds[0]:  # else it is in its place already
-                self._require_ours(path, old.get(path))
-                if "folder" in kinds:
+            if status := _files.look(staged):  # else it is in its place already
+                former = self._require_ours(path, old.get(path))
+                if former and (S_ISDIR(status.st_mode) or S_ISDIR(former.st_mode) or _files.is_fuse(former.st_dev)):
                     self._delete(path)
-                _files.replace(staged, path, is_in_one_step=False)
-                self._seen[path] = _files.look(path)
+                self._seen[path] = status
+                _files.replace(staged, path, former)
             self._unflushed.add(os.path.dirname(path))
             del self._staged[path]
         for path in old.keys() - new.keys():
-            if self._is_ours(path, old[path]):
+            if self._ours(path, old[path]):
                 self._delete(path)
         if self._leftovers:
             self.flush_folders()  # or a power failure might keep the deletion, and lose the move before it
-            for place in self._leftovers:
-                _files.clear(place)
+            while self._leftovers:
+                _files.clear(place := self._leftovers.pop())
                 self._unflushed.add(os.path.dirname(place))
-            self._leftovers.clear()
+        self._settled = self._journal.newest
 
     def recover(self) -> None:
         """Finish what a crash has left undone of the save that counts."""
@@ -116,14 +111,14 @@ class Contents:
         places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
         self._leftovers += places
         self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
-        if not places or self._is_ours(path, stamp):
+        if not places or self._ours(path, stamp):
             return
         if gone in places:
             self.flush_folders()  # the marker, or half a folder might be left without it; the record was before it
             _files.delete(path)
         for place in (a, b):
             staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
-            if self._is_ours(staged, stamp):
+            if self._ours(staged, stamp):
                 self._staged[path] = staged
 
     def _delete(self, path: str) -> None:
@@ -142,34 +137,30 @@ class Contents:
                 os.mkdir(aside)
             os.rename(path, os.path.join(aside, os.urandom(4).hex()))
         except OSError:
+            self._leftovers.append(gone)
             if not os.path.lexists(gone):
                 _files.create(gone, b"", is_flushed=True)
-            _files.flush_folder(folder)
+            _files.flush_one(folder)
             _files.delete(path)
-            _files.flush_folder(folder)
-            _files.delete(gone)
 
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
-        while self._unflushed:
-            folder = next(iter(self._unflushed))
-            _files.flush_folder(folder)
-            self._unflushed.discard(folder)
+        for folder in self._unflushed:
+            _files.flush_one(folder)
+        self._unflushed.clear()
 
     def load(self, state: Any, stamp: Stamp, way_out: str) -> None:
         """Load what was saved with this stamp."""
         path = state.path
-        if not os.path.lexists(path):
-            raise RestartError(f"{path}: missing, but {self._name} was saved with it; put it back, or {way_out}")
-        if stamp != _files.stamp_of(path):
-            what = "changed or damaged since it was saved, or not closed by what wrote it"
-            raise RestartError(f"{path}: {what}; put back what was saved, or {way_out}")
-        self._seen[path] = _files.look(path)
-        try:
+        self._seen.pop(path, None)  # all that is loaded has been read and digested before
+        if not self._ours(path, stamp):
+            what = f"missing, but {self._journal.name} was saved with it; put it back"
+            if os.path.lexists(path):
+                what = "changed or damaged since it was saved, or not closed by what wrote it; put back what was saved"
+            raise RestartError(f"{path}: {what}, or {way_out}")
+        advice = "bring back the class, or the version of a library, that it was saved with"
+        with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
             state.load()
-        except Exception as error:
-            advice = "bring back the class, or the version of a library, that it was saved with"
-            raise RestartError(f"{path}: cannot be loaded: {describe(error)}; {advice}, or {way_out}") from error
 
     def prepare(self, state: Any) -> None:
         """Make sure that nothing foreign is at the path, and that something can be saved there."""
@@ -179,28 +170,27 @@ class Contents:
             self._find(path, None)  # its progress file was deleted, but not what was staged for that
             self.settle()
         self._require_ours(path, known.get(path))
-        try:
+        with failing(f"{path}: the object cannot be pickled", "register one that can", Exception):
             state.rehearse()
-        except Exception as error:
-            what = f"the object cannot be pickled: {describe(error)}"
-            raise RestartError(f"{path}: {what}; register one that can") from error
 
-    def _require_ours(self, path: str, stamp: Stamp | None) -> None:
-        """Raise where something stands at `path` that is not what was saved with this stamp."""
-        if not self._is_ours(path, stamp) and os.path.lexists(path):
-            what = f"exists already, and was not saved with {self._name}"
+    def _require_ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
+        """Raise where something stands at `path` that was not saved with this stamp; else return how it looks."""
+        status = self._ours(path, stamp)
+        if not status and os.path.lexists(path):
+            what = f"exists already, and was not saved with {self._journal.name}"
             why = "it may be from an earlier run whose progress file was deleted"
             if stamp:
-                what, why = f"changed since it was saved with {self._name}", "or not closed by what wrote it"
+                what, why = f"changed since it was saved with {self._journal.name}", "or not closed by what wrote it"
             raise RestartError(f"{path}: {what}; {why}; move it away, or give another path")
+        return status
 
-    def _is_ours(self, path: str, stamp: Stamp | None) -> bool:
-        """Whether something with this stamp is there. It is read where it does not look as it did when it was."""
-        try:
-            seen = _files.look(path) if stamp else None
-            return bool(seen and seen == self._seen.get(path)) or (stamp is not None and _files.stamp_of(path) == stamp)
-        except FileNotFoundError:
-            return False
+    def _ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
+        """Return how it looks, where something with this stamp is there. It is read unless it looks as it did then."""
+        status = _files.look(path) if stamp else None
+        if not status or not (_files.is_untouched(status, self._seen.get(path)) or _files.stamp_of(path) == stamp):
+            return None
+        self._seen[path] = status
+        return status
 
     def _beside(self, path: str, kind: str) -> str:
         folder, base = os.path.split(path)

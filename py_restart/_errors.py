@@ -27,16 +27,16 @@ class InUseError(RestartError):
 
 
 class failing:
-    """A context in which an error of the operating system becomes a `RestartError`: *where: what: why; what to do*."""
+    """A context in which an error of this kind becomes a `RestartError`: *where: what: why; what to do*."""
 
-    def __init__(self, what: str, advice: str) -> None:
-        self._what, self._advice = what, advice
+    def __init__(self, what: str, advice: str, kind: type[Exception] = OSError) -> None:
+        self._what, self._advice, self._kind = what, advice, kind
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, self._kind):
             raise RestartError(f"{self._what}: {describe(error)}; {self._advice}") from error
 
 

@@ -19,6 +19,8 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 # Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
+_TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe holds nobody up
+_TO_FLUSH: int = (os.O_RDWR if WINDOWS else os.O_RDONLY) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
@@ -64,14 +66,16 @@ def read(path: str) -> bytes:
     return b"".join(_parts(path))
 
 
-def _parts(path: str, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
-    file = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))  # a pipe holds nobody up
+def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
+    file = os.open(path, _TO_FLUSH if is_flushed else _TO_READ)
     try:
         if start:
             os.lseek(file, start, os.SEEK_SET)
         while part := os.read(file, min(_PART, size)):
             size -= len(part)
             yield part
+        if is_flushed:
+            flush_open(file)
     finally:
         attempt(os.close, file)
 
@@ -84,16 +88,10 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
         pass
 
 
-def replace(source: str, target: str, is_in_one_step: bool = True) -> None:
-    """Put a file in the place of another one, which keeps its mode. FUSE can do without: see `_is_fuse`."""
-    try:
-        status = os.stat(target)
-        if status.st_mode != os.stat(source).st_mode:
-            os.chmod(source, status.st_mode & 0o7777)
-        if not is_in_one_step and _is_fuse(status.st_dev):
-            os.unlink(target)
-    except OSError:  # nothing is there, or it is somebody else's
-        pass
+def replace(source: str, target: str, former: os.stat_result | None) -> None:
+    """Put a file in the place of another one, which looks like this, and keeps its mode."""
+    if former and S_ISREG(former.st_mode) and former.st_mode != os.lstat(source).st_mode:
+        attempt(os.chmod, source, former.st_mode & 0o7777)  # it may be somebody else's
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
         try:
@@ -105,7 +103,7 @@ def replace(source: str, target: str, is_in_one_step: bool = True) -> None:
 
 
 @functools.cache
-def _is_fuse(device: int) -> bool:
+def is_fuse(device: int) -> bool:
     """Whether this may be a mount of rclone. What that had sent of a file stays on the remote when another one takes
     its place, and is deleted before it is sent as well."""
     try:
@@ -116,12 +114,20 @@ def _is_fuse(device: int) -> bool:
     return any(number in mount and b" - fuse" in mount for mount in mounts)
 
 
+def look(path: str) -> os.stat_result | None:
+    """Return how it looks, a link by itself; None where nothing is there."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
-    try:
-        mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    status = look(path)
+    if status is None:
         return ""
+    mode = status.st_mode
     return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file" if S_ISREG(mode) else "other"
 
 
@@ -151,19 +157,15 @@ def flush(path: str) -> None:
             os.chmod(path, mode & 0o7777 | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
-        flush_folder(path)
-    elif kind != "link":
-        _open_and_flush(path)
+    if kind != "link":
+        flush_one(path)
 
 
-def flush_folder(path: str) -> None:
-    """Bring the names in a folder to the device: to flush a file does not (fsync(2))."""
-    if not WINDOWS:  # which does that by itself, and cannot open a folder
-        _open_and_flush(path)
-
-
-def _open_and_flush(path: str) -> None:
-    file = os.open(path, (os.O_RDWR if WINDOWS else os.O_RDONLY) | _BINARY)
+def flush_one(path: str) -> None:
+    """Bring a file to the device, or the names in a folder: to flush what is in it does not (fsync(2))."""
+    if WINDOWS and os.path.isdir(path):  # which does that by itself, and cannot open a folder
+        return
+    file = os.open(path, _TO_FLUSH)
     try:
         flush_open(file)
     finally:
@@ -180,10 +182,9 @@ def flush_open(file: int) -> None:
 
 
 def flush_and_stamp(path: str) -> Stamp:
-    """Bring it to the device, and digest what is large meanwhile."""
+    """Bring it to the device and digest it: a small file while it is open, and all others at the same time."""
     if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
-        flush(path)
-        return stamp_of(path)
+        return _stamp(_sum_of(_parts(path, is_flushed=True)))
     return _both(lambda: stamp_of(path), lambda: flush(path))[0]
 
 
@@ -191,11 +192,13 @@ def stamp_of(path: str) -> Stamp:
     """Digest a file, one that is large in halves, or a folder with all that is in it."""
     status = os.lstat(path)
     if not S_ISREG(status.st_mode) or status.st_size < _LARGE:
-        size, digest = _sum_of(_contents(path))
-        return {"size": size, "digest": f"{digest:08x}"}
+        return _stamp(_sum_of(_contents(path)))
     half = status.st_size // 2
-    first, rest = _both(lambda: _sum_of(_parts(path, 0, half)), lambda: _sum_of(_parts(path, half)))
-    return {"size": first[0] + rest[0], "digest": f"{first[1]:08x}{rest[1]:08x}"}
+    return _stamp(*_both(lambda: _sum_of(_parts(path, 0, half)), lambda: _sum_of(_parts(path, half))))
+
+
+def _stamp(*sums: tuple[int, int]) -> Stamp:
+    return {"size": sum(size for size, _ in sums), "digest": "".join(f"{digest:08x}" for _, digest in sums)}
 
 
 def _both(first: Callable[[], T], second: Callable[[], F]) -> tuple[T, F]:
@@ -236,11 +239,11 @@ def _contents(path: str) -> Iterator[bytes]:
         yield from _parts(path)
 
 
-def look(path: str) -> tuple[int, ...] | None:
-    """What tells, without reading it, that a file has not been touched. Renaming changes none of it."""
-    status = os.lstat(path)
-    is_file = S_ISREG(status.st_mode)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if is_file else None
+def is_untouched(status: os.stat_result, former: os.stat_result | None) -> bool:
+    """Whether a file is what it was, without reading it. Renaming changes none of what tells that."""
+    if former is None or not S_ISREG(status.st_mode) or not os.path.samestat(status, former):
+        return False
+    return (status.st_size, status.st_mtime_ns) == (former.st_size, former.st_mtime_ns)
 
 
 def host_name() -> str:

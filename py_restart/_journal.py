@@ -55,7 +55,7 @@ class Journal:
     """A progress file that this process has locked. `path` is absolute, `name` the same as the user gave it."""
 
     def __init__(self, path: str, name: str) -> None:
-        self.path, self._name = path, name
+        self.path, self.name = path, name
         self.folder, base = os.path.split(path)
         self._staged = os.path.join(self.folder, f".{base}.new")
         self._teller: Teller | None = None
@@ -64,6 +64,7 @@ class Journal:
         self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
+        self._writer = {"process": os.getpid(), "host": _files.host_name()}
         self._forget()
         self._read()
         _journals.add(self)
@@ -83,13 +84,13 @@ class Journal:
             return
         if not data.strip(b"\0"):
             self._lines[0] = b""
-            return warn(f"{self._name}: empty, as a power failure may leave it; it counts as no save")
+            return warn(f"{self.name}: empty, as a power failure may leave it; it counts as no save")
         try:
-            self._size, self._lines, moments = decode(data, self.folder)
+            self._size, lines, moments = decode(data, self.folder)
         except ValueError as error:
-            raise RestartError(f"{self._name}: {error}; move it away, or give another path") from None
+            raise RestartError(f"{self.name}: {error}; move it away, or give another path") from None
         self.age = time.time() - os.stat(self.path).st_mtime
-        self.newest, self.other = moments[0], moments[-1]
+        self._lines, self.newest, self.other = [*lines], moments[0], moments[-1]
         self._durable = -self.newest["save"]
 
     def _bytes(self) -> bytes | None:
@@ -98,7 +99,7 @@ class Journal:
             try:
                 return _files.read(self.path)
             except FileNotFoundError:
-                if not os.path.lexists(self.path) or monotonic() > give_up:
+                if not os.access(self.path, os.F_OK) or monotonic() > give_up:
                     return None
                 time.sleep(0.01)
 
@@ -106,7 +107,7 @@ class Journal:
         """Delete what a kill has left of a file that was to be put in place; nothing else that has that name."""
         if os.path.lexists(self._staged):
             if not os.path.isfile(self._staged) or not is_begun(_files.read(self._staged)):
-                raise RestartError(f"{self._name}: {self._staged} is in the way, and not of py_restart; move it away")
+                raise RestartError(f"{self.name}: {self._staged} is in the way, and not of py_restart; move it away")
             os.unlink(self._staged)
 
     def require_mounted(self) -> None:
@@ -116,18 +117,23 @@ class Journal:
         except FileNotFoundError:  # deleted, with all that was in it
             return
         if is_other:
-            raise RestartError(f"{self._name}: its folder is not what it was; mount it again and run again")
+            raise RestartError(f"{self.name}: its folder is not what it was; mount it again and run again")
 
-    def is_here(self) -> bool:
+    def is_here(self, what: str = "replaced by somebody else while in use; move that away and run again") -> bool:
         """Whether the file is where it was; raise where something else is there, or the folder has gone."""
         data = self._bytes()
         if data is None:
             self.require_mounted()
             return False
-        is_ours = all(line is None or data.startswith(line, at * self._size) for at, line in enumerate(self._lines))
-        if not is_ours or (not self._lines[0] and data.strip(b"\0")):
-            raise RestartError(f"{self._name}: replaced by somebody else while in use; move that away and run again")
+        if not self._is_ours(data):
+            raise RestartError(f"{self.name}: {what}")
         return True
+
+    def _is_ours(self, data: bytes) -> bool:
+        """Whether a file that says this is ours, as far as is known."""
+        if not self._lines[0]:
+            return not data.strip(b"\0")
+        return all(line is None or data.startswith(line, at * self._size) for at, line in enumerate(self._lines))
 
     def write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
         """Write a record: the moment counts from now on, before anything that it names is in its place.
@@ -145,8 +151,8 @@ class Journal:
         if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = abs(self._durable) + 1
-        about = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.host_name()}
-        record = {**about, **moment}  # what stands last is written most often
+        # What stands last is written most often.
+        record = {"save": save, "written": _files.now(), **self._writer, **moment}
         line = self._lines[0] or first_line(os.urandom(8).hex())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
@@ -159,7 +165,7 @@ class Journal:
         self._count(record, slot, flush=is_due and is_in_place)
         if is_due:
             if self._durable <= 0:
-                _files.flush_folder(self.folder)
+                _files.flush_one(self.folder)
             self._durable, self._due = save, monotonic() + FLUSH_SECONDS
         if close or is_due:
             self.close()
@@ -171,18 +177,21 @@ class Journal:
             _behind.popitem()[1].flush()
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
-        """Overwrite a record; return False where the file has gone, or cannot be written in place."""
-        if self._file < 0 and not self.is_here():
-            return False
+        """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
         try:
             if self._file < 0:
                 self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
+                os.lseek(self._file, 0, os.SEEK_SET)  # what is there now may be a pipe: that fails, and holds nobody up
+                if not self._is_ours(os.read(self._file, 3 * self._size)):
+                    raise FileNotFoundError
             self._put(slot, data)
+            return True
+        except FileNotFoundError:
+            pass
         except OSError:
             self._limit = 0  # a mount that refuses it is not asked again
-            self.abandon()
-            return False
-        return True
+        self.abandon()
+        return False
 
     def _count(self, record: Moment, slot: int, flush: bool) -> None:
         """From now on, this record counts. Where it cannot be flushed nobody can tell: so let the one before count."""
@@ -206,13 +215,13 @@ class Journal:
     def _write_anew(self, slot: int, line: bytes, data: bytes, size: int, is_flushed: bool) -> None:
         """Write a file with the new record and the one before beside the old file, and put it in its place."""
         self.close()
-        self.is_here()
+        is_here = self.is_here()
         self._clear_staged()
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
         try:
             _files.create(self._staged, b"".join(part.ljust(size - 1) + b"\n" for part in lines), is_flushed)
-            _files.replace(self._staged, self.path)
+            _files.replace(self._staged, self.path, _files.look(self.path) if is_here else None)
         except BaseException:
             _files.clear(self._staged)
             raise
@@ -224,7 +233,7 @@ class Journal:
             try:
                 _files.flush(self.path)
                 if self._durable <= 0:
-                    _files.flush_folder(self.folder)
+                    _files.flush_one(self.folder)
             except FileNotFoundError:  # somebody has deleted it: the next save writes it anew
                 pass
             self._durable, self._due = self.newest["save"], monotonic() + FLUSH_SECONDS
@@ -259,7 +268,7 @@ class Journal:
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
             if self._durable:  # or a power failure might bring back what is done
-                _files.flush_folder(self.folder)
+                _files.flush_one(self.folder)
         self._forget()
 
 

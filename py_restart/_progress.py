@@ -62,11 +62,10 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
     return head.encode(), tail, size
 
 
-def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], list[Moment]]:
+def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
     """Read the bytes of a progress file; raise a `ValueError` where they are none, in words for behind "run.tmp: ".
 
-    Return the size of a line, the three lines (None for a record that is not whole), and the moments in the whole
-    records, the newest first.
+    Return the size of a line, the three lines, and the moments in those records that are whole, the newest first.
     """
     cut_short = f"cut short ({len(data)} bytes)"
     line, newline, _ = data.partition(b"\n")
@@ -84,18 +83,13 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes | None], list[Mome
         raise ValueError("damaged (the check sum of its first line does not match)")
     if len(data) != 3 * size:
         raise ValueError(f"{'cut short' if len(data) < 3 * size else 'too long'} ({len(data)} of {3 * size} bytes)")
-    lines: list[bytes | None] = [line, None, None]
-    found: list[Moment] = []
-    for slot in (1, 2):
-        record = data[slot * size : (slot + 1) * size]
-        moment = _read_record(record, folder, crc32(line))
-        if moment is not None:
-            lines[slot] = record.rstrip()
-            found.append(moment)
-    if not found:
+    records = [data[at : at + size] for at in (size, 2 * size)]
+    moments = [moment for record in records if (moment := _read_record(record, folder, crc32(line)))]
+    if not moments:
         raise ValueError("damaged (neither of its two records is whole)")
     # Of two with the same number the second one is a copy of the first save, or of what the first one was then.
-    return size, lines, sorted(found, key=lambda one: one["save"], reverse=True)
+    moments.sort(key=lambda moment: moment["save"], reverse=True)
+    return size, [line, *(record[:-1].rstrip() for record in records)], moments
 
 
 def is_begun(data: bytes) -> bool:
@@ -131,11 +125,10 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
 
 def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
     """Return the moment with another name for each path in it."""
-    tables = {name: moment[name] for name in ("files", "removed") if name in moment}
     return {
         **moment,
         "path": rename(moment["path"]),
-        **{name: {rename(path): stamp for path, stamp in table.items()} for name, table in tables.items()},
+        "files": {rename(path): stamp for path, stamp in moment["files"].items()},
         "inside": [_renamed(inner, rename) for inner in moment["inside"]],
     }
 

@@ -51,7 +51,7 @@ class Storage:
             with held(), _lock.turn, mend:
                 self.lock.take(takes_over=True)
                 self.journal = Journal(path, name)
-                self._contents = Contents(self.journal, name)
+                self._contents = Contents(self.journal)
                 self._contents.recover()
                 if self.journal.newest is not None and "removed" in self.journal.newest:
                     self._remove()
@@ -85,7 +85,7 @@ class Storage:
 
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
-        if self.is_of_this_process:
+        if self.lock.is_held:
             with held(), self._turn, failing(f"{self._name}: could not be saved", self._advice):
                 try:
                     self.journal.close()
@@ -130,15 +130,12 @@ class Storage:
             is_rich = bool(states or files_of(before))
             contents.settle()  # what a failure has left undone
             try:
-                if is_rich:
-                    _fill_in(moment, contents.stage(states.values(), advice))
-                contents.flush_folders()
+                contents.stage(moment, states.values(), advice)
                 journal.write(moment, told, teller, flush or is_rich, close)
             finally:
                 if journal.newest is before:
                     contents.discard()
-            if is_rich:
-                contents.settle()
+            contents.settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well.
@@ -155,13 +152,13 @@ class Storage:
                 self._remove()
             finally:
                 if is_done:
-                    self.release()
+                    self.journal.abandon()
+                    self.lock.release()
 
     def _remove(self) -> None:
-        files = files_of(self.journal.newest)
         self._contents.flush_folders()
-        if files:
-            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
+        if files_of(self.journal.newest):
+            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
             self.journal.write(nothing, nothing, None, flush=True, close=True)
             self._contents.settle()
             self._contents.flush_folders()
@@ -173,30 +170,23 @@ class Storage:
         if not self.lock.is_held:
             self.lock.take(takes_over=False)
             try:
-                self.journal.is_here()
-            except BaseException as error:
+                self.journal.is_here("saved by another counter since; make a new one")
+            except BaseException:
                 self.lock.release()
-                if isinstance(error, RestartError):
-                    raise RestartError(f"{self._name}: saved by another counter since; make a new one") from error
                 raise
 
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
     """Raise where nothing can be written at `path`, or where something is there that is not a file."""
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        way_out = "~ is not expanded, give Path.home() / ... instead" if name.startswith("~") else "create it first"
-        raise RestartError(f"{name}: the folder {folder} does not exist; {way_out}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RestartError(f"{name}: the folder {folder} cannot be written to; give a path in another one")
+    if not os.access(os.path.join(folder, ""), os.W_OK | os.X_OK):
+        what, way_out = "cannot be written to", "give a path in another one"
+        if not os.path.isdir(folder):
+            what, way_out = "does not exist", "create it first"
+            if name.startswith("~"):
+                way_out = "~ is not expanded, give Path.home() / ... instead"
+        raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
     with failing(f"{name}: cannot be used", "give another path"):
         if is_file and _files.kind_of(path) not in ("file", ""):
             kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
             raise RestartError(f"{name}: {kind}")
-
-
-def _fill_in(moment: Moment, stamps: Mapping[str, Stamp]) -> None:
-    for path in moment["files"].keys() & stamps.keys():
-        moment["files"][path] = stamps[path]
-    for inner in moment["inside"]:
-        _fill_in(inner, stamps)

@@ -179,7 +179,7 @@ class Place(Counted):
             "length": self.length,
             "first": self.first,
             "finished": self.state in (ENDED, OVER),
-            "files": {state.path: None for state in self.states},
+            "files": {state.path: {} for state in self.states},
             "position": self.position,
             "inside": [*moments, *(loop.record(is_rich) for loop in loops)],
         }

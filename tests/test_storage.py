@@ -14,11 +14,13 @@ import pickle
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 import weakref
+import zlib
 from pathlib import Path
 
 import pytest
@@ -862,7 +864,7 @@ def test_a_commit_that_was_cut_short(folder, run_child, monkeypatch, in_place, s
 
 def test_where_nobody_tells_what_is_mounted_a_file_is_replaced_in_one_step(folder, calls, monkeypatch):
     """There is no `/proc` on other systems."""
-    real, is_fuse = os.open, sys.modules["py_restart._files"]._is_fuse
+    real, is_fuse = os.open, sys.modules["py_restart._files"].is_fuse
     is_fuse.cache_clear()
 
     def opening(path, *more):
@@ -882,7 +884,7 @@ def fuse(folder, tmp_path_factory, monkeypatch):
     real, device, said = os.open, os.stat(folder).st_dev, tmp_path_factory.mktemp("proc") / "mountinfo"
     where = f"{os.major(device)}:{os.minor(device)} / {folder}"
     said.write_text(f"22 27 0:21 / /proc rw - proc proc rw\n30 27 {where} rw,relatime - fuse.rclone drive: rw\n")
-    is_fuse = sys.modules["py_restart._files"]._is_fuse  # it asks once
+    is_fuse = sys.modules["py_restart._files"].is_fuse  # it asks once
     put(monkeypatch.setattr, "open", lambda path, *more: real(said if path == "/proc/self/mountinfo" else path, *more))
     is_fuse.cache_clear()
     yield
@@ -1095,6 +1097,18 @@ def model(path):
     os.makedirs(os.path.join(path, "deep"))
     Path(path, "x").write_text("1")
     os.symlink("x", os.path.join(path, "link"))
+
+
+def test_what_is_loaded_is_read_and_digested_just_before(folder):
+    """A recovery has read it as well, but that was earlier; its size and its time can be made to look the same."""
+    stopped(3)
+    Path(f".a.{zlib.crc32(b'run'):08x}-b").touch()  # a kill has left it behind
+    counter, looks = enable_counter("run"), os.stat("a")
+    Path("a").write_bytes(pickle.dumps([7, 7, 7], pickle.HIGHEST_PROTOCOL))
+    assert os.path.getsize("a") == looks.st_size
+    os.utime("a", ns=(looks.st_atime_ns, looks.st_mtime_ns))
+    with pytest.raises(RestartError, match="a: changed or damaged since it was saved"):
+        counter.save_load_object([], "a")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -1425,17 +1439,18 @@ def test_the_order_of_a_removal(folder, calls):
 
 
 def test_the_record_of_a_removal_says_so(folder, moment, monkeypatch):
-    """With nothing that belongs to it."""
+    """With nothing that belongs to it; what goes is told by the other one."""
     real, seen = os.unlink, []
 
     def unlink(path, *more, **options):
-        seen.append((os.path.basename(path), moment()))
+        records = Path("run").read_bytes().splitlines()[1:] if os.path.exists("run") else []
+        seen.append((os.path.basename(path), moment(), [list(json.loads(line)["files"]) for line in records]))
         return real(path, *more, **options)
 
     monkeypatch.setattr(os, "unlink", unlink)
     counted(None, each_save=True)
-    last = next(record for name, record in seen if name == "a")
-    assert (list(last["removed"]), last["files"]) == (["a"], {})  # what goes is told, but belongs to no moment
+    last, files = next((record, files) for name, record, files in seen if name == "a")
+    assert (last["removed"], last["files"], sorted(files)) == (True, {}, [[], ["a"]])
 
 
 def test_a_position_alone_is_removed_without_a_word(folder, calls):
@@ -1932,6 +1947,20 @@ def test_whether_the_file_is_still_ours_is_seen_from_its_bytes(folder, clock, po
             os.replace("copy", "run")
         assert position() == (i or None)
     assert os.listdir() == []
+
+
+def test_a_pipe_in_the_place_of_the_progress_file_holds_nobody_up(folder, clock, run_child):
+    """It is an error, and stays: it is not ours."""
+
+    def job(tell):
+        for i in simple_counter("run", range(5)):
+            clock.now += 2
+            if i == 2:
+                os.unlink("run")
+                os.mkfifo("run")
+
+    assert "RestartError: run: replaced by somebody else" in run_child(job).error
+    assert stat.S_ISFIFO(os.stat("run").st_mode)
 
 
 def test_a_progress_file_that_cannot_be_read_just_after_it_was_replaced_is_waited_for(folder, clock, monkeypatch):
