@@ -85,12 +85,12 @@ class Storage:
 
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
+        if is_kept and self.is_of_this_process:
+            self.journal.leave_behind()
         if self.lock.is_held:
             with held(), self._turn, failing(f"{self._name}: could not be saved", self._advice):
                 try:
                     self.journal.close()
-                    if is_kept:
-                        self.journal.leave_behind()
                 finally:
                     self.lock.release()
 
