@@ -35,8 +35,10 @@ class Contents:
         self._settled: Moment | None = {}  # all that belongs to it is in its place
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
-        """What belongs to the save that counts, and to what was before."""
-        return files_of(self._journal.newest), files_of(self._journal.other)
+        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
+        newest = self._journal.newest
+        removed = newest.get("removed", {}) if newest else {}
+        return files_of(newest), {**files_of(self._journal.other), **removed}
 
     def stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
         """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""

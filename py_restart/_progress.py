@@ -125,10 +125,11 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
 
 def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
     """Return the moment with another name for each path in it."""
+    tables = {name: moment[name] for name in ("files", "removed") if name in moment}
     return {
         **moment,
         "path": rename(moment["path"]),
-        "files": {rename(path): stamp for path, stamp in moment["files"].items()},
+        **{name: {rename(path): stamp for path, stamp in table.items()} for name, table in tables.items()},
         "inside": [_renamed(inner, rename) for inner in moment["inside"]],
     }
 

@@ -156,9 +156,10 @@ class Storage:
                     self.lock.release()
 
     def _remove(self) -> None:
+        files = files_of(self.journal.newest)
         self._contents.flush_folders()
-        if files_of(self.journal.newest):
-            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
+        if files:
+            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
             self.journal.write(nothing, nothing, None, flush=True, close=True)
             self._contents.settle()
             self._contents.flush_folders()
