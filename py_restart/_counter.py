@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from ._errors import RestartError, face, failing, warn
+from ._files import place_of
 from ._loop import Counted, Loop
 from ._node import Node
 from ._scope import NO_SOURCE
@@ -57,7 +58,9 @@ class CounterClosier:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         self._has_loop = False
-        self._node: Counted = Node(name, bool(each_save), span, interval) if use_tempfile else Counted(name, span)
+        self._node = Counted(name, span)
+        if use_tempfile:
+            self._node = Node(_place(name), name, bool(each_save), span, interval)
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -243,11 +246,9 @@ def _checked_path(path: Any) -> str:
 
 
 def _place(path: Any) -> str:
-    """Return where a path is: absolute, its folder without links."""
     name = _checked_path(path)
     with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
-        folder, base = os.path.split(os.path.abspath(name))
-    return os.path.join(os.path.realpath(folder), base)
+        return place_of(name)
 
 
 def _checked_span(span: Any) -> int:

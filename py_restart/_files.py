@@ -62,8 +62,8 @@ def create(path: str, data: bytes, is_flushed: bool = False) -> None:
         raise
 
 
-def read(path: str) -> bytes:
-    return b"".join(_parts(path))
+def read(path: str, size: int = sys.maxsize) -> bytes:
+    return b"".join(_parts(path, 0, size))
 
 
 def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
@@ -71,7 +71,7 @@ def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool 
     try:
         if start:
             os.lseek(file, start, os.SEEK_SET)
-        while part := os.read(file, min(_PART, size)):
+        while size and (part := os.read(file, min(_PART, size))):
             size -= len(part)
             yield part
         if is_flushed:
@@ -112,6 +112,19 @@ def is_fuse(device: int) -> bool:
         return False
     number = b" %d:%d " % (os.major(device), os.minor(device))
     return any(number in mount and b" - fuse" in mount for mount in mounts)
+
+
+_plain: set[str] = set()  # folders that no link leads to: to look for links takes as long as making a file
+
+
+def place_of(name: str) -> str:
+    """Return where a path is: absolute, its folder without links."""
+    folder, base = os.path.split(os.path.abspath(name))
+    if folder not in _plain:
+        former, folder = folder, os.path.realpath(folder)
+        if folder == former:
+            _plain.add(folder)
+    return os.path.join(folder, base)
 
 
 def look(path: str) -> os.stat_result | None:

@@ -119,7 +119,7 @@ class Lock:
                     if not _try_to_lock(file):
                         self._wait_for_holder(seen, time.monotonic() - began)
                         seen = None
-                    elif _files.read(self._path) == self._line:
+                    elif _files.read(self._path, len(self._line)) == self._line:
                         return file
                 except FileNotFoundError:  # it has just been released
                     seen = None

@@ -15,7 +15,7 @@ from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, ago, attach, failing, log, shorten, warn
+from ._errors import RestartError, ago, attach, log, shorten, warn
 from ._journal import Teller
 from ._signals import act_on_waiting, blocks, held, unwatch, watch
 from ._state import require_free, users, warn_of_lost
@@ -25,27 +25,25 @@ from ._typing import Any
 
 
 class Node(Place):
-    """A loop that is saved. `name`: its path as the user gave it; the others are those of `enable_counter`."""
+    """A loop that is saved. `path` is absolute, `name` the same as the user gave it; see `enable_counter`."""
 
     _saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
 
-    def __init__(self, name: str, each_save: bool, span: int, interval: float) -> None:
-        with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
-            self.folder, base = os.path.split(os.path.abspath(name))
-        loops = _scope.running_here()
-        known = [os.path.dirname(loop.path) for loop in loops if loop.folder == self.folder]
-        path = os.path.join(known[0], base) if known else os.path.realpath(name)
-        around = _scope.around(name, loops, path)
+    def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
+        is_there = os.path.lexists(path)
+        if is_there:
+            path = os.path.realpath(path)  # it may be a link
+        around = _scope.around(name, _scope.running_here(), path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
         require_free(path, name, is_progress=True)
         if self.parent is None:
-            require_place(path, name, is_file=True)
+            require_place(path, name, is_file=is_there)
             self.storage = Storage(path, name, self.is_busy)
             self.set_saved(self.storage.journal.newest)
             return
         self.storage = self.host.storage
-        if os.path.lexists(path):
+        if is_there:
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
         saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None

@@ -125,13 +125,12 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
 
 def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
     """Return the moment with another name for each path in it."""
-    tables = {name: moment[name] for name in ("files", "removed") if name in moment}
-    return {
-        **moment,
-        "path": rename(moment["path"]),
-        **{name: {rename(path): stamp for path, stamp in table.items()} for name, table in tables.items()},
-        "inside": [_renamed(inner, rename) for inner in moment["inside"]],
-    }
+    inside = [_renamed(inner, rename) for inner in moment["inside"]]
+    renamed = {**moment, "path": rename(moment["path"]), "inside": inside}
+    for name in ("files", "removed"):
+        if table := moment.get(name):
+            renamed[name] = {rename(path): stamp for path, stamp in table.items()}
+    return renamed
 
 
 def relative(path: str, folder: str) -> str:

@@ -127,11 +127,12 @@ class Storage:
         with held(), self._turn, failing(f"{self._name}: could not be saved", advice):
             self._require_lock()
             before = journal.newest
-            is_rich = bool(states or files_of(before))
+            if not (states or files_of(before)):
+                return journal.write(moment, told, teller, flush, close)
             contents.settle()  # what a failure has left undone
             try:
                 contents.stage(moment, states.values(), advice)
-                journal.write(moment, told, teller, flush or is_rich, close)
+                journal.write(moment, told, teller, True, close)
             finally:
                 if journal.newest is before:
                     contents.discard()
