@@ -119,14 +119,15 @@ class Journal:
         if is_other:
             raise RestartError(f"{self.name}: its folder is not what it was; mount it again and run again")
 
-    def is_here(self, what: str = "replaced by somebody else while in use; move that away and run again") -> bool:
+    def is_here(self) -> bool:
         """Whether the file is where it was; raise where something else is there, or the folder has gone."""
         data = self._bytes()
         if data is None:
             self.require_mounted()
             return False
         if not self._is_ours(data):
-            raise RestartError(f"{self.name}: {what}")
+            what = "replaced by somebody else, or saved by another counter"
+            raise RestartError(f"{self.name}: {what}; make a new counter to use that, or move it away")
         return True
 
     def _is_ours(self, data: bytes) -> bool:

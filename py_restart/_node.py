@@ -51,8 +51,8 @@ class Node(Place):
 
     @property
     def is_tracked(self) -> bool:
-        """Whether it may be around others: it has not been taken over, and is of this process."""
-        return self.storage.is_of_this_process and not self.storage.lock.is_lost
+        """Whether it may be around others: no newer counter has taken over."""
+        return not self.storage.lock.is_lost
 
     @property
     def is_current(self) -> bool:

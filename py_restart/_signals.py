@@ -112,10 +112,11 @@ def _stand_in(numbers: Iterable[int]) -> None:
 
 def _step_aside() -> None:
     """Put back what no block needs; not where the program has set its own meanwhile."""
-    if not any(blocks.values()) and sys.unraisablehook is _on_dropped:
+    is_open = any(blocks.values())
+    if not is_open and sys.unraisablehook is _on_dropped:
         sys.unraisablehook = _former_hook
     try:
-        for number in [number for number in _former if not (any(blocks.values()) and number in _STOPS)]:
+        for number in [number for number in _former if not (is_open and number in _STOPS)]:
             if signal.getsignal(number) is _on_signal:
                 signal.signal(number, _former[number])
             _former.pop(number, None)  # only now: a signal in between would have met nobody

@@ -107,7 +107,7 @@ class Place(Counted):
         """Return the loops that have begun inside the current item. Whoever has begun last stands last."""
         if self.state == OVER:
             self._inside, self.moments = {}, {}
-        elif self._inside_of != (position := self.position):
+        elif (self._inside or self.moments) and self._inside_of != (position := self.position):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
             for loop in loops.values():
@@ -133,7 +133,7 @@ class Place(Counted):
         if self.parent is not None:
             self.former(self.parent)
             self.parent.moments.pop(self.path, None)
-            self.parent._inside[self.path] = self
+            self.parent._inside[self.path], self.parent._inside_of = self, self.item
 
     def forget_saved(self) -> None:
         """Have nothing saved of this loop and of those inside."""

@@ -2050,7 +2050,7 @@ def test_a_counter_whose_file_another_one_has_written_since_does_not_write_over_
     older = enable_counter("run", each_save=True)
     part(older, 3)
     part(enable_counter("run", each_save=True), 6)
-    with pytest.raises(RestartError, match="run: saved by another counter since; make a new one"):
+    with pytest.raises(RestartError, match="run: replaced by somebody else, or saved by another counter; make a new counter"):
         older.save()
     assert os.listdir() == ["run"]
     assert position() == enable_counter("run").position == 6
