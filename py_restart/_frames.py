@@ -10,7 +10,7 @@ import sys
 from bisect import bisect, bisect_left
 from functools import lru_cache
 from itertools import compress
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
 
@@ -50,6 +50,13 @@ class Driver:
             return "away" if self._code.co_flags & _SUSPENDED else "gone"
         is_here = frame is None or not body or frame.f_lasti in body or sys.exc_info()[0] is not None
         return "here" if is_here else "left"
+
+
+def is_at_yield(trace: TracebackType) -> bool:
+    """Whether an exception was thrown into a generator where it yields; else what it draws from has raised it."""
+    from opcode import opname
+
+    return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("YIELD_VALUE", "RESUME")
 
 
 @lru_cache

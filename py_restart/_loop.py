@@ -15,7 +15,7 @@ from operator import length_hint
 from types import GeneratorType, TracebackType
 
 from ._errors import RestartError, face, shorten
-from ._frames import Driver
+from ._frames import Driver, is_at_yield
 from ._input import length_of
 from ._signals import held, shielded
 from ._typing import Any, T
@@ -37,7 +37,6 @@ class Counted:
     _drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
     driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
     driven_by: Any = None  # the `for`, once it has begun
-    _is_thrown: bool = False  # whoever drives it has thrown an exception in; else the source raised it
 
     def __init__(self, name: str, span: int) -> None:
         self.name: str = name
@@ -79,21 +78,13 @@ class Counted:
                 drawn = self.position
                 if save is not None and span == 1:
                     for position, item in enumerate(items, drawn + 1):
-                        try:
-                            yield item
-                        except BaseException:
-                            self._is_thrown = True
-                            raise
+                        yield item
                         save(position)
                     continue
                 while True:
                     boundary = drawn + span - drawn % span
                     for item in items if save is None else islice(items, boundary - drawn):
-                        try:
-                            yield item
-                        except BaseException:
-                            self._is_thrown = True
-                            raise
+                        yield item
                     drawn = self.position
                     if save is None or drawn < boundary:  # exhausted
                         break
@@ -105,7 +96,7 @@ class Counted:
     @shielded
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         """The `for` is over, or has been left. A second stop waits until that is known."""
-        is_in_item = kind is GeneratorExit or self._is_thrown
+        is_in_item = kind is GeneratorExit or (trace is not None and is_at_yield(trace))  # else it asked for the next
         with held():
             try:
                 if error is None:
