@@ -114,17 +114,16 @@ def is_fuse(device: int) -> bool:
     return any(number in mount and b" - fuse" in mount for mount in mounts)
 
 
-_plain: set[str] = set()  # folders that no link leads to: to look for links takes as long as making a file
+@functools.lru_cache
+def _is_plain(folder: str) -> bool:
+    """Whether no link leads there: to look for links takes as long as making a file."""
+    return os.path.realpath(folder) == folder
 
 
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
     folder, base = os.path.split(os.path.abspath(name))
-    if folder not in _plain:
-        former, folder = folder, os.path.realpath(folder)
-        if folder == former:
-            _plain.add(folder)
-    return os.path.join(folder, base)
+    return os.path.join(folder if _is_plain(folder) else os.path.realpath(folder), base)
 
 
 def look(path: str) -> os.stat_result | None:
