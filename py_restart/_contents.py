@@ -79,6 +79,8 @@ class Contents:
         if self._journal.newest is self._settled and not self._leftovers:
             return
         new, old = self._files()
+        if self._staged or self._leftovers or old.keys() - new.keys():
+            self._journal.flush()  # a failure may have left it undone
         for path, staged in list(self._staged.items()):
             if status := _files.look(staged):  # else it is in its place already
                 former = self._require_ours(path, old.get(path))
@@ -103,8 +105,6 @@ class Contents:
         new, old = self._files()
         for path in {**new, **old}:
             self._find(path, new.get(path))
-        if self._leftovers or old.keys() - new.keys():
-            self._journal.flush()
         self.settle()
 
     def _find(self, path: str, stamp: Stamp | None) -> None:
@@ -148,7 +148,10 @@ class Contents:
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
         for folder in self._unflushed:
-            _files.flush_one(folder)
+            try:
+                _files.flush_one(folder)
+            except FileNotFoundError:  # it has gone, with all that was in it
+                pass
         self._unflushed.clear()
 
     def load(self, state: Any, stamp: Stamp, way_out: str) -> None:

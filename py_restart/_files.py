@@ -90,7 +90,8 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
 
 def replace(source: str, target: str, former: os.stat_result | None) -> None:
     """Put a file in the place of another one, which looks like this, and keeps its mode."""
-    if former and S_ISREG(former.st_mode) and former.st_mode != os.lstat(source).st_mode:
+    mode = os.lstat(source).st_mode
+    if former and S_ISREG(former.st_mode) and S_ISREG(mode) and former.st_mode != mode:
         attempt(os.chmod, source, former.st_mode & 0o7777)  # it may be somebody else's
     give_up = time.monotonic() + RETRY_SECONDS
     while True:
@@ -115,15 +116,22 @@ def is_fuse(device: int) -> bool:
 
 
 @functools.lru_cache
-def _is_plain(folder: str) -> bool:
-    """Whether no link leads there: to look for links takes as long as making a file."""
+def _is_plain(folder: str, _device: int, _number: int) -> bool:
+    """Whether no link leads to a folder, as long as it is this one: to look takes as long as making a file."""
     return os.path.realpath(folder) == folder
 
 
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
+    if os.pardir in name:
+        return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
     folder, base = os.path.split(os.path.abspath(name))
-    return os.path.join(folder if _is_plain(folder) else os.path.realpath(folder), base)
+    try:
+        status = os.lstat(folder)
+        is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
+    except OSError:  # it is not there yet: that is said elsewhere
+        is_plain = False
+    return os.path.join(folder if is_plain else os.path.realpath(folder), base)
 
 
 def look(path: str) -> os.stat_result | None:
@@ -169,7 +177,7 @@ def flush(path: str) -> None:
             os.chmod(path, mode & 0o7777 | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
-    if kind != "link":
+    if kind in ("file", "folder"):  # to open a pipe would wait
         flush_one(path)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from . import _files
-from ._errors import RestartError, warn
+from ._errors import RestartError, failing, warn
 from ._progress import PAGE, decode, encode, first_line, is_begun
 from ._typing import Moment
 
@@ -60,7 +60,7 @@ class Journal:
         self._staged = os.path.join(self.folder, f".{base}.new")
         self._teller: Teller | None = None
         self._file = -1
-        self._limit = PAGE  # how large a record may be that is written in place
+        self._asked_again = 0.0  # when a mount that has refused it may let the file be written in place
         self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
@@ -152,13 +152,12 @@ class Journal:
         if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = abs(self._durable) + 1
-        # What stands last is written most often.
-        record = {"save": save, "written": _files.now(), **self._writer, **moment}
+        record = {"save": save, "written": _files.now(), **self._writer, **moment}  # what changes most stands last
         line = self._lines[0] or first_line(os.urandom(8).hex())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
         slot = 2 - save % 2
-        is_in_place = size <= min(self._size, self._limit) and self._write_in_place(slot, data)
+        is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
         if not is_in_place:
             is_due = is_due or bool(self._lines[0])
             self._write_anew(slot, line, data, max(size, self._size), is_due)
@@ -170,15 +169,17 @@ class Journal:
             self._durable, self._due = save, monotonic() + FLUSH_SECONDS
         if close or is_due:
             self.close()
-        elif teller and self._size <= self._limit and (self._file >= 0 or self._write_in_place(slot, data)):
+        elif teller and self._size <= PAGE and (self._file >= 0 or self._write_in_place(slot, data)):
             self._teller, self._lines[slot] = teller, None
             teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
             teller.file = self._file
-        while is_due and _behind:
-            _behind.popitem()[1].flush()
+        if is_due:
+            _flush_behind()
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
+        if monotonic() < self._asked_again:
+            return False
         try:
             if self._file < 0:
                 self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
@@ -190,7 +191,7 @@ class Journal:
         except FileNotFoundError:
             pass
         except OSError:
-            self._limit = 0  # a mount that refuses it is not asked again
+            self._asked_again = monotonic() + FLUSH_SECONDS
         self.abandon()
         return False
 
@@ -230,14 +231,15 @@ class Journal:
 
     def flush(self) -> None:
         """Bring the newest record to the device, before anything is done that only it allows."""
-        if self.newest is not None and self.newest["save"] > self._durable:
+        newest = self.newest  # another thread may remove what a finished loop has left
+        if newest is not None and newest["save"] > self._durable:
             try:
                 _files.flush(self.path)
                 if self._durable <= 0:
                     _files.flush_one(self.folder)
             except FileNotFoundError:  # somebody has deleted it: the next save writes it anew
                 pass
-            self._durable, self._due = self.newest["save"], monotonic() + FLUSH_SECONDS
+            self._durable, self._due = newest["save"], monotonic() + FLUSH_SECONDS
 
     def leave_behind(self) -> None:
         """Let whoever flushes next flush this one too: its loop is finished, and its file closed."""
@@ -271,6 +273,14 @@ class Journal:
             if self._durable:  # or a power failure might bring back what is done
                 _files.flush_one(self.folder)
         self._forget()
+
+
+def _flush_behind() -> None:
+    """Flush what finished loops have left; a failure is theirs, and it is tried again."""
+    for journal in list(_behind.values()):
+        with failing(f"{journal.name}: could not be saved", "mend that and run again"):
+            journal.flush()
+        _behind.pop(journal.path, None)
 
 
 @_files.at_fork

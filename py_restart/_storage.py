@@ -127,9 +127,10 @@ class Storage:
         with held(), self._turn, failing(f"{self._name}: could not be saved", advice):
             self._require_lock()
             before = journal.newest
-            if not (states or files_of(before)):
-                return journal.write(moment, told, teller, flush, close)
             contents.settle()  # what a failure has left undone
+            if not (states or files_of(before)):
+                contents.flush_folders()  # the record that is overwritten may be the last that names what has gone
+                return journal.write(moment, told, teller, flush, close)
             try:
                 contents.stage(moment, states.values(), advice)
                 journal.write(moment, told, teller, True, close)
@@ -171,13 +172,18 @@ class Storage:
         self.require_current()
         if not self.lock.is_held:
             self.lock.take(takes_over=False)
+            try:
+                self.journal.is_here()
+            except BaseException:
+                self.lock.release()
+                raise
 
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
     """Raise where nothing can be written at `path`, or where something is there that is not a file."""
     folder = os.path.dirname(path)
-    if not os.access(os.path.join(folder, ""), os.W_OK | os.X_OK):
-        what, way_out = "cannot be written to", "give a path in another one"
+    if not os.access(os.path.join(folder, ""), os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
+        what, way_out = "cannot be read and written to", "give a path in another one"
         if not os.path.isdir(folder):
             what, way_out = "does not exist", "create it first"
             if name.startswith("~"):

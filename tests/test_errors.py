@@ -174,7 +174,9 @@ def test_a_folder_that_is_not_writable_is_an_error_at_once(folder, monkeypatch):
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, *more: real(path, *more) and "other" not in path.split(os.sep))
     for call in (lambda: enable_counter("other/run"), lambda: counter.save_load_object(1, "other/object")):
-        with refused(RestartError, r"^other/.*: the folder .*other cannot be written to; give a path in another one"):
+        with refused(
+            RestartError, r"^other/.*: the folder .*other cannot be read and written to; give a path in another one"
+        ):
             call()
 
 

@@ -422,6 +422,55 @@ def test_a_finished_loop_whose_file_was_deleted_is_in_nobodys_way(folder, clock,
     assert os.listdir() == []
 
 
+def test_a_finished_loop_that_cannot_be_flushed_says_so_itself(folder, clock, monkeypatch, position):
+    """The loop that flushes next has saved; it is tried again with each flush."""
+    with multi_count():
+        for _ in simple_counter("run", range(3)):
+            pass
+        with enable_counter("last") as counter:
+            seen = counter.save_load_object([], "a")
+            for i in counter(range(3)):
+                seen.append(i)
+                with monkeypatch.context() as patch:
+                    patch.setattr(os, "fsync", refusing(errno.EIO, "run", os.fsync))
+                    for _ in range(2):
+                        with pytest.raises(RestartError, match="^run: could not be saved: Input/output error; mend"):
+                            counter.save()
+                        assert position("last") == i
+                counter.save()
+                assert loaded("a") == seen
+                break
+
+
+def test_a_finished_loop_that_is_removed_while_another_thread_flushes_it(folder, monkeypatch, left):
+    """The disk is slow, and the block ends meanwhile."""
+    flushing, removed, failures = threading.Event(), threading.Event(), []
+
+    def fsync(file):
+        if shown(file) == "run" and threading.current_thread() is other:
+            flushing.set()
+            assert removed.wait(9)
+
+    def flush():
+        try:
+            with enable_counter("last") as counter:
+                for _ in counter(range(3)):
+                    counter.save()
+        except BaseException as failure:
+            failures.append(failure)
+
+    other = threading.Thread(target=flush)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with multi_count():
+        for _ in simple_counter("run", range(3)):
+            pass
+        other.start()
+        assert flushing.wait(9)
+    removed.set()
+    other.join()
+    assert (failures, left()) == ([], [])
+
+
 def test_a_finished_loop_in_a_block_holds_no_descriptor_and_no_lock(folder, left):
     """Fifty of them as little as one."""
     before = len(os.listdir("/proc/self/fd"))
@@ -432,6 +481,26 @@ def test_a_finished_loop_in_a_block_holds_no_descriptor_and_no_lock(folder, left
         assert len(os.listdir("/proc/self/fd")) == before
         assert left() == [f"run{n:02}" for n in range(50)]
     assert left() == []
+
+
+def test_a_file_that_could_not_be_opened_once_is_written_in_place_again(folder, clock, monkeypatch):
+    """It was an accident, and no mount that refuses it."""
+    opening, refused, files = os.open, [], []
+
+    def accident(path, flags, *more):
+        if path == os.path.realpath("run") and flags & os.O_RDWR and not refused:
+            refused.append(path)
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+        return opening(path, flags, *more)
+
+    for i in simple_counter("run", range(9)):
+        clock.now += 2
+        if i == 2:
+            put(monkeypatch.setattr, "open", accident)
+        files.append(os.stat("run").st_ino if i else 0)
+    assert refused
+    assert files[2] != files[3]
+    assert len(set(files[4:])) == 1
 
 
 # Growing, and mounts where nothing can be written in place.
@@ -1223,6 +1292,71 @@ def test_a_forked_child_is_inside_no_loop_of_its_parent(folder, run_child, left)
     assert left() == []
 
 
+def test_what_a_moment_has_lost_goes_before_the_last_record_that_names_it(folder, monkeypatch, left):
+    """An inner loop has an object in one item and none in the next; its file cannot be deleted just then."""
+    for _ in range(2):
+        with enable_counter("run") as outer:
+            for i in outer(range(4)):
+                if i in (0, 3):
+                    with enable_counter("inner", each_save=True) as inner:
+                        seen = inner.save_load_object([], "a")
+                        for j in inner(range(2)):
+                            seen.append(j)
+                    outer.save()
+                elif i == 1:
+                    with monkeypatch.context() as patch:
+                        put(patch.setattr, "unlink", refusing(errno.EIO, "a", os.unlink))
+                        with pytest.raises(RestartError, match="could not be saved: Input/output error"):
+                            outer.save()
+                else:
+                    outer.save()
+                    outer.save()
+                    assert left() == [".run.lock", "run"]
+        assert left() == []
+
+
+def test_what_a_moment_has_lost_is_gone_for_good_before_the_last_record_that_names_it(folder, calls):
+    """Else a power failure would bring it back, and nothing would say whose it is."""
+    with enable_counter("run") as outer:
+        for i in outer(range(4)):
+            if i == 0:
+                with enable_counter("inner", each_save=True) as inner:
+                    _kept = inner.save_load_object([], "a")
+                    for _ in inner(range(2)):
+                        pass
+            outer.save()
+    records = [at for at, call in enumerate(calls) if call == ("pwrite", "run")]
+    deleted = calls.index(("unlink", "a"))
+    following = [at for at in records if at > deleted]
+    assert ("fsync", ".") in calls[deleted : following[0]]
+
+
+def test_an_object_whose_folder_has_gone_is_in_nobodys_way(folder, left):
+    """What is left of the save is removed, and the work begins afresh."""
+    os.mkdir("objects")
+    with contextlib.suppress(Stop), enable_counter("run") as counter:
+        _kept = counter.save_load_object([], "objects/a")
+        for _ in counter(range(3)):
+            raise Stop
+    shutil.rmtree("objects")
+    enable_counter("run").remove_files()
+    assert left() == []
+
+
+def test_a_pipe_in_a_folder_that_a_function_writes_holds_nobody_up(folder, left):
+    """It is saved as the name that it is."""
+
+    def write(path):
+        path.mkdir()
+        os.mkfifo(path / "pipe")
+
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([write], [print], [Path("a")])
+    for i in counter(range(2)):
+        assert i == 0 or os.listdir("a") == ["pipe"]
+    assert left() == []
+
+
 # What a loader holds open, and what will not be renamed.
 
 
@@ -1866,6 +2000,28 @@ def test_a_folder_that_fails_to_be_flushed_is_an_error(folder, monkeypatch, numb
         counted(None, each_save=True)
 
 
+def test_a_file_that_has_grown_stands_before_what_it_names_is_settled(folder, calls, monkeypatch):
+    """Its folder could not be flushed: the next save does that first, or the power might bring the old one back."""
+    os.mkdir("objects")
+    counter = enable_counter("run", each_save=True)
+    seen = counter.save_load_object([], "objects/a")
+    for i in counter(range(3)):
+        seen.append(i)
+        if i == 1:
+            for _ in simple_counter("x" * 200, range(1)):
+                for _ in simple_counter("y" * 200, range(1)):
+                    with monkeypatch.context() as patch:
+                        patch.setattr(os, "fsync", refusing(errno.EIO, ".", os.fsync))
+                        with pytest.raises(RestartError, match="could not be saved: Input/output error"):
+                            counter.save()
+                    calls.clear()
+                    counter.save()
+                    settled = calls.index(("replace", "objects/.a.MARK-b"))
+                    assert ("fsync", ".") in calls[:settled]
+                    break
+                break
+
+
 # A progress file that was deleted or replaced under a running loop.
 
 
@@ -2050,10 +2206,69 @@ def test_a_counter_whose_file_another_one_has_written_since_does_not_write_over_
     older = enable_counter("run", each_save=True)
     part(older, 3)
     part(enable_counter("run", each_save=True), 6)
-    with pytest.raises(RestartError, match="run: replaced by somebody else, or saved by another counter; make a new counter"):
+    with pytest.raises(
+        RestartError, match="run: replaced by somebody else, or saved by another counter; make a new counter"
+    ):
         older.save()
     assert os.listdir() == ["run"]
     assert position() == enable_counter("run").position == 6
+
+
+def test_a_counter_that_had_let_go_takes_nothing_of_what_another_one_has_saved(folder, run_child):
+    """The other one was killed when its save counted, and what belongs to it was not in its place yet."""
+
+    def begin():
+        counter = enable_counter("run", each_save=True)
+        return counter, counter.save_load_object([], "a")
+
+    def job(tell):
+        counter, seen = begin()
+        put(setattr, "replace", lambda source, target: os.kill(os.getpid(), signal.SIGKILL))
+        for i in counter(range(9)):
+            seen.append(i)
+
+    older, seen = begin()
+    for i in older(range(9)):
+        if i == 3:
+            break
+        seen.append(i)
+    run_child(job)
+    assert len(os.listdir()) == 4
+    with pytest.raises(RestartError, match="run: replaced by somebody else, or saved by another counter"):
+        older.save()
+    newer, seen = begin()
+    assert (newer.position, seen) == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("happens", ["before the folder was there", "after a run in it"])
+def test_a_folder_that_becomes_a_link_is_seen_as_one(folder, moment, happens):
+    """What is saved is named as seen from where the link leads; the next process sees it from there."""
+    os.makedirs("disk/deep/out")
+    if happens == "after a run in it":
+        os.mkdir("out")
+        assert list(simple_counter("out/run", range(2))) == [0, 1]
+        os.rmdir("out")
+    else:
+        with pytest.raises(RestartError, match="does not exist"):
+            enable_counter("out/run")
+    os.symlink("disk/deep/out", "out")
+    counter = enable_counter("out/run", each_save=True)
+    seen = counter.save_load_object([], "a")
+    for i in counter(range(3)):
+        seen.append(i)
+        if i == 1:
+            assert list(moment("out/run")["files"]) == ["../../../a"]
+
+
+def test_what_is_above_a_folder_behind_a_link_is_where_the_system_says(folder):
+    """ "link/../a" is beside the folder that the link leads to."""
+    os.makedirs("disk/out")
+    os.symlink("disk/out", "link")
+    counter = enable_counter("run", each_save=True)
+    seen = counter.save_load_object([], "link/../a")
+    for i in counter(range(3)):
+        seen.append(i)
+        assert i == 0 or loaded("link/../a") == loaded("disk/a") == seen[:-1]
 
 
 # The lock, and who uses the file.
@@ -2736,6 +2951,20 @@ def test_a_file_that_is_replaced_keeps_the_mode_that_its_owner_gave_it(folder, m
             assert os.path.getsize("run") > 3 * 512
         if i == 2:
             assert [os.stat(name).st_mode & 0o777 for name in ("a", "file", "run")] == [mode] * 3
+
+
+def test_what_takes_the_place_of_a_file_and_is_none_keeps_its_own_mode(folder):
+    """A folder with that of a file could not be entered, and a link would hand it to what it leads to."""
+    written = iter((Path.touch, lambda path: path.symlink_to(folder / "foreign"), Path.touch, Path.mkdir))
+    Path("foreign").touch(0o600)
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([lambda path: next(written)(path)], [print], [Path("a")])
+    for i in counter(range(4)):
+        if i in (1, 3):
+            os.chmod("a", 0o644)
+        if i == 2:
+            assert os.path.islink("a")
+        assert os.stat("foreign").st_mode & 0o777 == 0o600
 
 
 def test_a_new_file_has_the_mode_that_the_program_gives_its_files(folder):
