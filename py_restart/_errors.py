@@ -85,7 +85,7 @@ def warn(text: str) -> None:
     import warnings
 
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_ours(frame):
+    while frame.f_back is not None and (_is_ours(frame) or frame.f_globals.get("__name__") == "collections.abc"):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, UserWarning, stacklevel=level)
 

@@ -24,9 +24,10 @@ class Driver:
     """What drives a generator: the instruction of a frame, which must not live for that."""
 
     def __init__(self, frame: Any) -> None:
-        while frame.f_back and frame.f_code.co_flags & _GENERATOR:  # such as that of a progress bar
-            frame = frame.f_back
+        while frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__"):
+            frame = frame.f_back  # the iterator is another one's, such as a progress bar
         self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
+        self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
         self._body: frozenset[int] | None = None  # of its `for`: see `_body_of`
 
     def on_stack(self) -> FrameType | None:
@@ -48,7 +49,7 @@ class Driver:
         body, frame = self._body, self.on_stack()
         if frame is None and body:
             return "away" if self._code.co_flags & _SUSPENDED else "gone"
-        is_here = frame is None or not body or frame.f_lasti in body or sys.exc_info()[0] is not None
+        is_here = frame is None or not body or frame.f_lasti in body or id(sys.exc_info()[1]) != self._handled
         return "here" if is_here else "left"
 
 

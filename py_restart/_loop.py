@@ -103,11 +103,21 @@ class Counted:
                     self.end()
                 elif kind is not GeneratorExit:
                     shorten(error)
+            except BaseException as failure:
+                shorten(failure)
+                raise
             finally:
                 if self._drawn is not None:
                     self._position = max(self.start, self._drawn() - is_in_item)
-                self._drawn = None  # lets go of the source
+                self.measure()
+                self._drawn, self.source = None, ()  # lets go of the source
                 self.leave()
+
+    def measure(self) -> int | None:
+        """Return the length of the iterable, now: a list may have grown."""
+        if type(self.source) is list and self._drawn is not None:
+            self.length = max(self.length or 0, len(self.source))
+        return self.length
 
     def _parts(self) -> list[Iterator[Any]]:
         """Return the items from the start of the loop on: at once where that can be, else by drawing and dropping.
@@ -116,9 +126,12 @@ class Counted:
         to be drawn for that, and is still to run, it is a part of its own.
         """
         length, start = self.length, self.start
-        source, self.source = self.source, ()  # or it would live, locks and all, until the garbage is collected
+        source = self.source
+        if type(source) is not list:
+            self.source = ()  # or it would live, locks and all, until the garbage is collected
         is_indexed = type(source) in (range, list, tuple) and length is not None  # a range may have more than that
-        skips = type(source) is range or (callable(source) and not hasattr(type(source), "__iter__"))
+        is_sequence = hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__")
+        skips = type(source) is range or (callable(source) and not is_sequence)
         if self.is_finished:
             for item in source[:1] if is_indexed else ():
                 self.meet(item, source)
@@ -208,6 +221,7 @@ class Loop(Generator["T", None, None]):
         if driver is not None:
             driver.close()
 
+    @face
     def _kept(self) -> GeneratorType[T, None, None]:
         driver = self._counted.driver()
         if driver is None:

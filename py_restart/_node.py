@@ -148,6 +148,9 @@ class Node(Place):
                 elif self.state in (LEFT, ENDED):
                     nodes = self.host.tree()
                     self._finish(nodes, is_said=self.state == ENDED and (self.parent is None or is_rich(nodes)))
+            except BaseException as failure:
+                shorten(failure)
+                raise
             finally:
                 if error is not None:
                     shorten(error)

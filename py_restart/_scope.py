@@ -44,6 +44,8 @@ class Block:
 
     @face
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.is_over:
+            return  # a forked child, which has not opened it
         _block.set(None)
         _open.remove(self)
         self.is_done = error is None
@@ -122,11 +124,8 @@ def owner() -> tuple[object, object]:
 def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
     here = owner()
-    found = [(loop, loop.driven_by.whereabouts) for loop in list(running) if loop.owner == here and loop.is_tracked]
-    for loop, where in found:
-        if where == "left":
-            loop.leave()
-    return [loop for loop, where in found if where == "here"]
+    loops = [loop for loop in list(running) if loop.owner == here and loop.is_tracked]
+    return [loop for loop in loops if loop.driven_by.whereabouts == "here"]
 
 
 def around(name: str, loops: list[Any], path: str = "") -> list[Any]:

@@ -82,8 +82,8 @@ class Object:
 
     def _most_references(self) -> int:
         """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""
-        parts = self.value.values() if type(self.value) is dict else self.value
-        counted = parts if type(self.value) in (tuple, list, dict) else ()
+        parts = self.value.values() if isinstance(self.value, dict) else self.value
+        counted = parts if isinstance(self.value, tuple | list | dict) else ()
         return max((sys.getrefcount(part) for part in counted if type(part) not in _FIXED), default=0)
 
 

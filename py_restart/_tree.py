@@ -111,8 +111,8 @@ class Place(Counted):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
             for loop in loops.values():
-                if loop.state == RUNNING and loop.owner == owner() and loop.driven_by.whereabouts in ("left", "gone"):
-                    loop.leave()
+                if loop.state == RUNNING and loop.owner == owner() and loop.driven_by.whereabouts != "here":
+                    loop.leave()  # where it goes on nevertheless, `whole` sees it
                 if loop.state == RUNNING:
                     self._tear(loop)
             for path, moment in left.items():
@@ -176,7 +176,7 @@ class Place(Counted):
         loops = (loop for loop in self._inside.values() if loop.state != OVER or is_rich or loop.is_kept)
         self.moment = {
             "path": self.path,
-            "length": self.length,
+            "length": self.measure(),
             "first": self.first,
             "finished": self.state in (ENDED, OVER),
             "files": {state.path: {} for state in self.states},

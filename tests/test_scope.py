@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import heapq
+import itertools
 import os
 import pickle
 import re
@@ -813,6 +814,111 @@ def test_an_inner_loop_that_failed_and_whose_error_is_kept_does_not_take_turns(f
     assert left() == []
 
 
+def test_what_runs_while_an_exception_is_handled_knows_which_loops_were_left(folder, left):
+    """The whole job may stand in an `except`: where a cache is missing, say."""
+
+    def job():
+        done = []
+        for i in simple_counter("outer.run", range(3)):
+            rows = enumerate(simple_counter("inner.run", range(5)))
+            for _, j in rows:
+                done.append((i, j))
+                if j == 1:
+                    break
+        return done
+
+    try:
+        raise FileNotFoundError
+    except FileNotFoundError:
+        assert job() == [(i, j) for i in range(3) for j in range(2)]
+    assert left() == []
+
+
+def test_an_iterator_of_a_class_that_is_held_and_left_does_not_take_turns(folder, left):
+    """Such as that of a progress bar, or one that can look ahead: its `__next__` is not where the `for` is."""
+
+    class Peekable:
+        def __init__(self, items):
+            self.items = iter(items)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.items)
+
+    done = []
+    for i in simple_counter("outer.run", range(3)):
+        rows = Peekable(simple_counter("inner.run", range(5)))
+        for j in rows:
+            done.append((i, j))
+            if j == 1:
+                break
+    assert done == [(i, j) for i in range(3) for j in range(2)]
+    assert left() == []
+
+
+@pytest.mark.parametrize("way", ["async generator", "coroutine"])
+def test_an_inner_loop_that_was_left_behind_an_await_does_not_take_turns(folder, left, way):
+    """An async generator goes when the event loop has the time; the error of a coroutine may be kept, and its frame."""
+    done, errors = [], []
+
+    async def rows():
+        for j in simple_counter("inner.run", range(5)):
+            await asyncio.sleep(0)
+            yield j
+
+    async def fail(i):
+        kept = enumerate(simple_counter("inner.run", range(5)))
+        for _, j in kept:
+            await asyncio.sleep(0)
+            done.append((i, j))
+            if j == 1:
+                raise Stop
+
+    async def job():
+        for i in simple_counter("outer.run", range(3)):
+            if way == "coroutine":
+                try:
+                    await fail(i)
+                except Stop as error:
+                    errors.append(error)
+            else:
+                async for j in rows():
+                    done.append((i, j))
+                    if j == 1:
+                        break
+
+    asyncio.run(job())
+    assert done == [(i, j) for i in range(3) for j in range(2)]
+    assert left() == []
+
+
+def test_a_loop_that_is_driven_in_parts_is_around_in_each_of_them(folder, left, run_child):
+    """Between two of them it is not: what runs there has a file of its own."""
+
+    def job(tell, die_at):
+        with enable_counter("run", each_save=True) as counter:
+            rows = iter(counter(range(9)))
+            for batch in range(3):
+                for row in itertools.islice(rows, 3):
+                    for step in simple_counter("steps", range(3)):
+                        tell((row, step))
+                        if (row, step) == die_at:
+                            os.kill(os.getpid(), signal.SIGKILL)
+                for part in simple_counter("report", range(2)):
+                    tell((batch, str(part)))
+
+    told = run_child(job, (4, 1)).told
+    assert told[-1] == (4, 1)
+    assert left() == [".run.lock", "run"]
+    again = run_child(job, None).told
+    assert [place for place in told[:-1] + again if type(place[1]) is int] == [
+        (i, j) for i in range(9) for j in range(3)
+    ]
+    assert left() == []
+
+
 def test_a_loop_inside_one_that_was_left_is_an_error_at_its_next_save(folder):
     """The generator of the inner loop has outlived the item in which it began."""
 
@@ -1526,6 +1632,23 @@ def test_sigterm_inside_a_moment_saves_it(folder, left, run_child):
     assert left() == ["outer", "seen"]
     assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(3)]]
     assert left() == []
+
+
+def test_a_forked_child_may_leave_the_block_of_its_parent(folder, run_child, position):
+    """It ends nothing of it."""
+
+    def job(tell):
+        with multi_count():
+            for _ in simple_counter("run", range(3)):
+                pass
+            child = os.fork()
+            if child:
+                os.waitpid(child, 0)
+                tell(position())
+        tell("done")
+
+    ended = run_child(job)
+    assert sorted(map(str, ended.told)) == ["3", "done", "done"], ended.error
 
 
 @pytest.mark.parametrize("has_object", [True, False])

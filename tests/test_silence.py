@@ -2749,3 +2749,103 @@ def test_pypy_is_told_that_it_is_not_supported(tmp_path):
     (job.folder / "job.py").write_text('import sys\nsys.implementation.name = "pypy"\nimport py_restart')
     run = job.run()
     assert re.match(r"(?i)ImportError: .*pypy", run.error)
+
+
+@pytest.mark.parametrize("each_save", [True, False])
+def test_a_list_that_has_grown_and_is_not_saved_is_another_input(job, each_save):
+    """It was longer when it was saved than it is now: a queue, say, that began anew."""
+    job.write(
+        f"""
+        queue = ["root"]
+        with enable_counter("job.progress", each_save={each_save}) as counter:
+            for name in counter(queue):
+                print(name)
+                if len(sys.argv) > 1 and name == "roota":
+                    raise Stop
+                queue += [name + "a", name + "b"] if len(queue) < 4 else []
+        """
+    )
+    assert job.run(1).out == ["root", "roota"]
+    run = job.run()
+    assert "UserWarning: job.progress: saved with an iterable of 3 items, which has 1 now" in run.err
+
+
+def test_a_warning_of_a_loop_that_next_drives_points_to_the_line_that_does(job):
+    """And not into the library of Python."""
+    job.write("rows = enable_counter('job.progress')([1, 2, 3])\nnext(rows)  # here\n")
+    assert re.search(
+        r"job\.py:\d+: UserWarning: job\.progress: this loop is never saved.*\n *next\(rows\)  # here", job.run().err
+    )
+
+
+FRAMES = {
+    "a newer counter has taken over": """
+        old = enable_counter("job.progress")
+        loop = old(range(2))
+        next(loop)
+        new = enable_counter("job.progress")
+        list(loop)
+    """,
+    "its file was replaced": """
+        for i in simple_counter("job.progress", range(3)):
+            pass_on = i and Path("job.progress").write_text("somebody else's")
+    """,
+    "the same in a with": """
+        with enable_counter("job.progress", each_save=True) as counter:
+            for i in counter(range(3)):
+                pass
+            Path("job.progress").write_text("somebody else's")
+    """,
+    "it has been run": """
+        loop = simple_counter("job.progress", range(3))
+        list(loop)
+        next(loop)
+    """,
+}
+
+
+@pytest.mark.parametrize("way", FRAMES)
+def test_an_error_at_the_end_shows_two_frames_of_ours_at_most(job, way):
+    """The fault is the program's."""
+    job.write(FRAMES[way])
+    run = job.run()
+    assert re.match(r"(py_restart\.)?RestartError: job\.progress: ", run.error), run.err
+    assert len(frames(run.err)) <= 2, run.err
+
+
+def test_a_part_of_a_named_tuple_is_in_reach(job):
+    """The variable holds the part, and not the whole that was registered."""
+    job.write(
+        """
+        from typing import NamedTuple
+
+        class Pair(NamedTuple):
+            model: list
+            losses: dict
+
+        with enable_counter("job.progress", each_save=True) as counter:
+            model, losses = counter.save_load_object(Pair([], {}), "pair.pickle")
+            for i in counter(range(3)):
+                model.append(i)
+        """
+    )
+    run = job.run(warn="error")
+    assert (run.err, run.status) == ("", 0)
+
+
+def test_a_sequence_that_can_be_called_is_iterated(job):
+    """It has no `__iter__`, as a data set that also transforms what it is given; a function has no `__getitem__`."""
+    job.write(
+        """
+        class Data:
+            def __getitem__(self, index):
+                return [10, 20, 30][index]
+
+            def __call__(self, item):
+                return item
+
+        for item in simple_counter("job.progress", Data()):
+            print(item)
+        """
+    )
+    assert job.run().out == ["10", "20", "30"]
