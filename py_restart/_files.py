@@ -177,7 +177,7 @@ def flush(path: str) -> None:
             os.chmod(path, mode & 0o7777 | 0o700)
         for name in os.listdir(path):
             flush(os.path.join(path, name))
-    if kind in ("file", "folder"):  # to open a pipe would wait
+    if kind not in ("link", "other"):  # to open a pipe would wait
         flush_one(path)
 
 
