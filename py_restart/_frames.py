@@ -14,8 +14,8 @@ from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
 
-# `inspect.CO_GENERATOR` and its like; to import that takes longer than all of this.
-_GENERATOR, _SUSPENDED = 0x20, 0x80 | 0x200
+# `inspect.CO_GENERATOR`; to import that takes longer than all of this.
+_GENERATOR = 0x20
 _ENDS = {"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"}
 _ENDS |= {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"}
 
@@ -38,19 +38,17 @@ class Driver:
         return frame
 
     @property
-    def whereabouts(self) -> str:
-        """Return "here", or "left" for a `for` whose frame runs what is behind it.
+    def is_here(self) -> bool:
+        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`.
 
-        Where that frame is not on the stack: "away" for a coroutine or async generator that waits, else "gone", though
-        a task of another framework may come back. What handles an exception may be of the body and never come back.
+        What handles an exception may stand anywhere, and may be of the body.
         """
         if self._body is None:
             self._body = _body_of(self._code, self._at)
-        body, frame = self._body, self.on_stack()
-        if frame is None and body:
-            return "away" if self._code.co_flags & _SUSPENDED else "gone"
-        is_here = frame is None or not body or frame.f_lasti in body or id(sys.exc_info()[1]) != self._handled
-        return "here" if is_here else "left"
+        if not self._body:
+            return True  # there is no `for`: `next` may come at any time
+        frame = self.on_stack()
+        return frame is not None and (frame.f_lasti in self._body or id(sys.exc_info()[1]) != self._handled)
 
 
 def is_at_yield(trace: TracebackType) -> bool:

@@ -124,8 +124,7 @@ def owner() -> tuple[object, object]:
 def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first."""
     here = owner()
-    loops = [loop for loop in list(running) if loop.owner == here and loop.is_tracked]
-    return [loop for loop in loops if loop.driven_by.whereabouts == "here"]
+    return [loop for loop in list(running) if loop.owner == here and loop.is_tracked and loop.driven_by.is_here]
 
 
 def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
