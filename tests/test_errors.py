@@ -180,6 +180,15 @@ def test_a_folder_that_is_not_writable_is_an_error_at_once(folder, monkeypatch):
             call()
 
 
+def test_a_folder_that_can_be_written_and_not_read_is_an_error_at_once(folder, monkeypatch):
+    """The names in it could not be flushed, and the first save would fail. Root may read anything."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not mode & os.R_OK)
+    with refused(RestartError, r"^run: the folder .* cannot be read and written to; give a path in another one"):
+        enable_counter("run")
+    assert os.listdir() == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 def test_a_path_that_is_no_file_is_an_error_at_once(folder, kind):
     """It stays as it is; a pipe would wait for ever."""
