@@ -58,9 +58,10 @@ class CounterClosier:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         self._has_loop = False
-        self._node = Counted(name, span)
         if use_tempfile:
-            self._node = Node(_place(name), name, bool(each_save), span, interval)
+            self._node: Counted = Node(_place(name), name, bool(each_save), span, interval)
+        else:
+            self._node = Counted(name, span)
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -101,7 +102,7 @@ class CounterClosier:
         ...     for i in counter(range(3)):
         ...         seen.append(i)
         """
-        self._node.register([Object(obj, _place(obj_path), obj_path)])
+        self._node.register([Object(obj, _place(_checked_path(obj_path)), obj_path)])
         loaded: T = self._node.states[-1].value
         return loaded
 
@@ -129,7 +130,7 @@ class CounterClosier:
         ...     counter.save_load_funcs([lambda path: path.write_text(text[0])], [load], [Path("text.txt")])
         """
         triples = _checked_triples(self._node.name, save_funcs, load_funcs, func_paths)
-        self._node.register([Functions(save, load, _place(path), path) for save, load, path in triples])
+        self._node.register([Functions(save, load, _place(_checked_path(path)), path) for save, load, path in triples])
 
     @property
     @face
@@ -245,8 +246,7 @@ def _checked_path(path: Any) -> str:
     return name
 
 
-def _place(path: Any) -> str:
-    name = _checked_path(path)
+def _place(name: str) -> str:
     with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
         return place_of(name)
 

@@ -133,7 +133,7 @@ class Place(Counted):
         if self.parent is not None:
             self.former(self.parent)
             self.parent.moments.pop(self.path, None)
-            self.parent._inside[self.path], self.parent._inside_of = self, self.item
+            self.parent._inside[self.path], self.parent._inside_of = self, self.parent.position
 
     def forget_saved(self) -> None:
         """Have nothing saved of this loop and of those inside."""

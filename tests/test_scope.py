@@ -919,6 +919,17 @@ def test_a_loop_that_is_driven_in_parts_is_around_in_each_of_them(folder, left, 
     assert left() == []
 
 
+def test_a_save_by_a_counter_of_an_item_before_breaks_no_loop_of_this_one(folder, left):
+    """Its own loop has not begun; the one that runs now is where it was made."""
+    for i in simple_counter("outer.run", range(2)):
+        if i == 0:
+            early = enable_counter("early.run", each_save=True)
+        for j in simple_counter("inner.run", range(3)):
+            if (i, j) == (1, 1):
+                early.save()
+    assert left() == []
+
+
 def test_a_loop_inside_one_that_was_left_is_an_error_at_its_next_save(folder):
     """The generator of the inner loop has outlived the item in which it began."""
 
