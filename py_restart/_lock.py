@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from . import _files
 from ._errors import InUseError, RestartError, failing
-from ._signals import waiting
+from ._signals import held, waiting
 
 if _files.WINDOWS:
     import msvcrt
@@ -90,11 +90,12 @@ class Lock:
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            if _held.get(self._progress) is self:
-                del _held[self._progress]
-            self._let_go(file, self._line)
+        with held():
+            file, self._file = self._file, -1
+            if file >= 0:
+                if _held.get(self._progress) is self:
+                    del _held[self._progress]
+                self._let_go(file, self._line)
 
     def _locked(self) -> int:
         """Make the lock file, and return it with the lock on it.

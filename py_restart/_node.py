@@ -111,9 +111,9 @@ class Node(Place):
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == OVER:  # its `with` has ended before it
             return
-        nodes = self.whole()
+        self.whole()
         self.go("end")
-        self._save_end(nodes) if self in blocks else self._finish(nodes)
+        self._save_end() if self in blocks else self._finish()
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
@@ -146,8 +146,7 @@ class Node(Place):
                 if error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    nodes = self.host.tree()
-                    self._finish(nodes, is_said=self.state == ENDED and (self.parent is None or is_rich(nodes)))
+                    self._finish(self.state == ENDED and (self.parent is None or is_rich(self.host.tree())))
             except BaseException as failure:
                 shorten(failure)
                 raise
@@ -272,23 +271,23 @@ class Node(Place):
             if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
                 self._save_after(error)
 
-    def _save_end(self, nodes: list[Any]) -> None:
+    def _save_end(self) -> None:
         """Save that the loop has ended: it is a boundary, or the next run skips it.
 
         Not where the save at the last boundary says all: it was the end, nothing is registered, no block is open.
         """
-        is_saved = self.each_save or (self.parent is None and self.is_in_block)
-        position = self.position
+        if self.is_finished or not (self.each_save or (self.parent is None and self.is_in_block)):
+            return
+        nodes, position = self.host.tree(), self.position  # of what has just ended nothing is registered any more
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval
-        is_told = is_at_boundary and not self.is_in_block and not is_rich(nodes)
-        if is_saved and not (self.is_finished or is_told):
+        if not is_at_boundary or self.is_in_block or is_rich(nodes):
             self._save(nodes)
 
-    def _finish(self, nodes: list[Any], is_said: bool = False) -> None:
+    def _finish(self, is_said: bool = False) -> None:
         """The work is done. `is_said`: the last save says so."""
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_in_block):
-            self._save_end(nodes)
+            self._save_end()
         if self.parent is None:
             self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
 

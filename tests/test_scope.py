@@ -1460,6 +1460,28 @@ def test_what_has_ended_in_a_block_that_failed_is_skipped_whoever_saves_last(fol
     assert left() == []
 
 
+def test_an_object_inside_a_loop_that_has_ended_is_not_of_the_moment_any_more(folder, left, run_child, die):
+    """What ended before it in the same item runs again with the item: nothing is registered any more."""
+
+    def job(tell, die_at):
+        for i in simple_counter("outer", range(2)):
+            for j in simple_counter("first", range(2)):
+                tell((i, j))
+            with enable_counter("middle", each_save=True) as counter:
+                for _ in counter(range(2)):
+                    with enable_counter("inner") as inner:
+                        inner.save_load_object([], "seen")
+                        list(inner(range(2)))
+                    break
+            die_at(i)
+
+    order = [(i, j) for i in range(2) for j in range(2)]
+    assert run_child(job, killer((0,), die)).told == order[:2]
+    assert left() == [".outer.lock", "outer"]
+    assert finished(job, nothing) == order
+    assert left() == []
+
+
 def test_the_end_of_an_empty_inner_loop_is_a_boundary(folder, left, run_child, die):
     """It saves the moment, as every exhausted loop does: the outer loop goes on where it was."""
 

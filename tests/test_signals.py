@@ -5,6 +5,7 @@ import _thread
 import contextlib
 import ctypes
 import dis
+import fcntl
 import gc
 import itertools
 import os
@@ -648,6 +649,24 @@ def test_the_second_of_two_stops_that_come_at_once_waits(folder, run_child, firs
 
     assert run_child(job).status in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + first, 1)
     assert resumed() == (item, [*range(item)])
+
+
+def test_the_second_of_two_stops_while_a_counter_is_made_leaves_no_lock_file_open(folder, left, monkeypatch):
+    """The first one takes effect behind what is saved there; the lock is let go of then, whatever comes."""
+    before, flock = len(os.listdir("/proc/self/fd")), fcntl.flock
+
+    def interrupted(file, way):
+        me(signal.SIGINT)
+        flock(file, way)
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        enable_counter("run")
+    assert isinstance(caught.value.__context__, KeyboardInterrupt)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert left() == []
+    monkeypatch.undo()
+    assert list(simple_counter("run", range(3))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT])
