@@ -11,6 +11,7 @@ What carries another size or digest than the records name is somebody else's, an
 
 from __future__ import annotations
 
+import functools
 import os
 from binascii import crc32
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ class Contents:
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
-        self._settled: Moment | None = {}  # all that belongs to it is in its place
+        self._settled: Moment | None = None  # all that belongs to it is in its place
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
         """What belongs to the save that counts, and to what was before; a removal tells that itself."""
@@ -47,7 +48,7 @@ class Contents:
         for state in states:
             self._journal.require_mounted()
             folder, base = os.path.split(state.path)
-            place = new = self._beside(state.path, letter)
+            place = new = _beside(self._journal.path, state.path, letter)
             self._unflushed.add(folder)
             _files.delete(place)
             if state.is_contained:
@@ -109,7 +110,7 @@ class Contents:
 
     def _find(self, path: str, stamp: Stamp | None) -> None:
         """Look what a crash has left beside `path`: what has this stamp is to be moved in, all else to be deleted."""
-        gone, a, b, aside = [self._beside(path, kind) for kind in ("gone", "a", "b", "old")]
+        gone, a, b, aside = [_beside(self._journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
         places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
         self._leftovers += places
         self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
@@ -132,7 +133,7 @@ class Contents:
         self._unflushed.add(folder)
         if _files.kind_of(path) != "folder":
             return _files.delete(path)
-        aside, gone = self._beside(path, "old"), self._beside(path, "gone")
+        aside, gone = _beside(self._journal.path, path, "old"), _beside(self._journal.path, path, "gone")
         self._leftovers.append(aside)
         try:
             if not os.path.lexists(aside):
@@ -197,6 +198,8 @@ class Contents:
         self._seen[path] = status
         return status
 
-    def _beside(self, path: str, kind: str) -> str:
-        folder, base = os.path.split(path)
-        return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(self._journal.path, folder))):08x}-{kind}")
+
+@functools.lru_cache
+def _beside(progress: str, path: str, kind: str) -> str:
+    folder, base = os.path.split(path)
+    return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(progress, folder))):08x}-{kind}")

@@ -228,14 +228,14 @@ def simple_counter(
 
 
 def _require_iterable(source: object, name: object) -> None:
-    if isinstance(source, Loop):
+    if type(source) is Loop:
         raise RestartError(f"{name}: {NO_SOURCE}")
     if not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__") or callable(source)):
         raise TypeError(f"{name}: {source!r} is not iterable; give an iterable, or a function that returns one")
 
 
 def _checked_path(path: Any) -> str:
-    name = os.fspath(path) if isinstance(path, os.PathLike) else path
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(name, str):
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
     if not name:

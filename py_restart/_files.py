@@ -266,6 +266,7 @@ def is_untouched(status: os.stat_result, former: os.stat_result | None) -> bool:
     return (status.st_size, status.st_mtime_ns) == (former.st_size, former.st_mtime_ns)
 
 
+@functools.cache
 def host_name() -> str:
     """The name of this machine. Asking `socket` for it would cost a third of what importing this library does."""
     return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")

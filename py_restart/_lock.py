@@ -11,16 +11,17 @@ waited for as long as the kernel says that it is about to end. All others that h
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
 
 from . import _files
 from ._errors import InUseError, RestartError, failing
 from ._signals import held, waiting
+from ._typing import Any
 
 if _files.WINDOWS:
     import msvcrt
@@ -46,17 +47,17 @@ def is_locked_here(path: str) -> bool:
 class Lock:
     """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
 
-    `is_busy` says that it may not, since a loop runs in another live thread; `lose` is told when it does. Both are held
-    weakly. `name` is the path as the user gave it, for messages.
+    `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.lose()` is told when it does.
+    `name` is the path as the user gave it, for messages.
     """
 
-    def __init__(self, path: str, name: str, is_busy: Callable[[], bool], lose: Callable[[], None]) -> None:
+    def __init__(self, path: str, name: str, user: Any) -> None:
         folder, base = os.path.split(path)
         self._progress, self._name = path, name
         self._path = os.path.join(folder, f".{base}.lock")
         self._line = b""  # what the lock file says
         self._file = -1
-        self._is_busy, self._lose = weakref.WeakMethod(is_busy), weakref.WeakMethod(lose)
+        self._user = weakref.ref(user)
         self.is_lost = False  # a newer user has taken over
 
     @property
@@ -76,23 +77,23 @@ class Lock:
                 with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
                     self._file = self._locked()
             elif takes_over:
-                is_busy, lose = other._is_busy(), other._lose()
-                if is_busy is not None and is_busy():
+                user = other._user()
+                if user is not None and user.is_busy():
                     what = "in use by a loop that runs in another thread"
                     raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
                 other._file, self._file, self._line = -1, other._file, other._line
                 other.is_lost = True
-                if lose is not None:
-                    lose()
+                if user is not None:
+                    user.lose()
             else:
                 raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
             _held[self._progress] = self
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
-        with held():
-            file, self._file = self._file, -1
-            if file >= 0:
+        if self.is_held:
+            with held():
+                file, self._file = self._file, -1
                 if _held.get(self._progress) is self:
                     del _held[self._progress]
                 self._let_go(file, self._line)
@@ -187,6 +188,12 @@ def _try_to_lock(file: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+@atexit.register
+def _release_all() -> None:
+    for lock in list(_held.values()):
+        lock.release()
 
 
 @_files.at_fork

@@ -39,7 +39,7 @@ class Node(Place):
         require_free(path, name, is_progress=True)
         if self.parent is None:
             require_place(path, name, is_file=is_there)
-            self.storage = Storage(path, name, self.is_busy)
+            self.storage = Storage(path, name, self)
             self.set_saved(self.storage.journal.newest)
             return
         self.storage = self.host.storage
@@ -206,7 +206,7 @@ class Node(Place):
         if self.parent is not None:
             if is_over and self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
-            if is_over and self.each_save and self.host.state == RUNNING and self.parent.position == self.item:
+            if is_over and self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
                 self.host._save(self.host.tree())
         elif is_over and self.is_tracked:
             self.storage.remove()

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from . import _files, _lock
 from ._contents import Contents
@@ -37,15 +37,14 @@ class Storage:
     Args:
         path: Where the progress file is, absolute and without links.
         name: The path as the user gave it, for messages.
-        is_busy: Whether a loop is running with it in another live thread. Held weakly.
+        loop: Whose it is.
     """
 
-    def __init__(self, path: str, name: str, is_busy: Callable[[], bool]) -> None:
-        self._name = name
-        self.lock = _lock.Lock(path, name, is_busy, self._lose)
+    def __init__(self, path: str, name: str, loop: Any) -> None:
+        self._name, self._loop = name, weakref.ref(loop)
+        self.lock = _lock.Lock(path, name, self)
         self._process = os.getpid()
         self._turn = threading.RLock()
-        weakref.finalize(self, self.lock.release)
         mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
@@ -58,6 +57,9 @@ class Storage:
         except BaseException:  # a signal that came meanwhile, too
             self.lock.release()
             raise
+
+    def __del__(self) -> None:
+        self.lock.release()
 
     @property
     def is_of_this_process(self) -> bool:
@@ -74,7 +76,13 @@ class Storage:
         kept = "what was saved before is whole" if self.journal.newest else "nothing had been saved before"
         return f"{kept}; mend that and run again"
 
-    def _lose(self) -> None:
+    def is_busy(self) -> bool:
+        """Whether its loop is running in another live thread."""
+        loop = self._loop()
+        return loop is not None and loop.is_busy()
+
+    def lose(self) -> None:
+        """A newer counter takes over."""
         with self._turn:  # a save in another thread comes to its end
             self.journal.abandon()
 
@@ -189,7 +197,8 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
-    with failing(f"{name}: cannot be used", "give another path"):
-        if is_file and _files.kind_of(path) not in ("file", ""):
-            kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
-            raise RestartError(f"{name}: {kind}")
+    if is_file:
+        with failing(f"{name}: cannot be used", "give another path"):
+            if _files.kind_of(path) not in ("file", ""):
+                kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
+                raise RestartError(f"{name}: {kind}")

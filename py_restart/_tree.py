@@ -39,6 +39,7 @@ class Place(Counted):
     moment: Moment  # what the last record says of it
     stale: tuple[str, ...] = ()  # what was loaded and then forgotten, before it began
     block: Any = None  # the `multi_count` block that it is in
+    _made: weakref.WeakSet[Place] | None = None  # the loops that were made inside
     torn: str = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
 
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
@@ -47,8 +48,9 @@ class Place(Counted):
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
-        self._made: weakref.WeakSet[Place] = weakref.WeakSet()  # the loops that were made inside
         if parent is not None:
+            if parent._made is None:
+                parent._made = weakref.WeakSet()
             parent._made.add(self)
 
     @property
@@ -143,7 +145,7 @@ class Place(Counted):
         self.moments = {}
         if self.parent is not None:
             self.parent.moments.pop(self.path, None)
-        for loop in list(self._made):
+        for loop in list(self._made or ()):
             loop.forget_saved()
 
     def whole(self) -> list[Any]:

@@ -659,13 +659,12 @@ def test_the_second_of_two_stops_while_a_counter_is_made_leaves_no_lock_file_ope
         me(signal.SIGINT)
         flock(file, way)
 
-    monkeypatch.setattr(fcntl, "flock", interrupted)
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(fcntl, "flock", interrupted)
         enable_counter("run")
     assert isinstance(caught.value.__context__, KeyboardInterrupt)
     assert len(os.listdir("/proc/self/fd")) == before
     assert left() == []
-    monkeypatch.undo()
     assert list(simple_counter("run", range(3))) == [0, 1, 2]
 
 
@@ -1290,6 +1289,29 @@ def test_a_block_that_is_still_open_when_the_interpreter_ends_is_saved(folder, l
     assert (done.returncode, done.stderr) == (5 if way == "by an exception" else 0, "")
     assert left() == ["run", "seen"]
     assert resumed() == (2, [0, 1, 2])
+
+
+@pytest.mark.parametrize("way", ["a variable", "a cycle", "a class", "a module"])
+def test_a_lock_that_is_held_when_the_interpreter_ends_leaves_no_file(folder, left, way):
+    """Without a `with`, whatever holds the loop: it keeps its last save, and nothing is printed."""
+    held = {
+        "a variable": "held = loop",
+        "a cycle": "loop = [loop]; loop.append(loop)",
+        "a class": "import functools; functools.held = type('Held', (), {'loop': loop})",
+        "a module": "import py_restart._lock; py_restart._lock.loop = loop",
+    }
+    code = f"""
+from py_restart import enable_counter
+counter = enable_counter("run", each_save=True)
+loop = iter(counter(range(9)))
+for _ in range(3):
+    next(loop)
+{held[way]}
+"""
+    done = script(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left() == ["run"]
+    assert enable_counter("run").position == 2
 
 
 @pytest.mark.parametrize("way", ["at its end", "by an exception"])

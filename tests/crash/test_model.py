@@ -91,6 +91,12 @@ def test_random_programs_do_what_the_model_says(tmp_path: Path) -> None:
     assert play_many(0, 25, tmp_path / "work") > 25
 
 
+@pytest.mark.parametrize("seed", [16000000000335, 17000000002226, 18000000018930])
+def test_programs_that_have_found_something_do_what_the_model_says(seed: int, tmp_path: Path) -> None:
+    """Rare ones: what was registered inside a loop that has ended, and the end of a block with loops inside loops."""
+    assert play_many(seed, 1, tmp_path / "work") > 1
+
+
 @pytest.mark.long
 def test_thousands_of_random_programs_do_what_the_model_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
