@@ -50,7 +50,6 @@ class Contents:
             folder, base = os.path.split(state.path)
             place = new = _beside(self._journal.path, state.path, letter)
             self._unflushed.add(folder)
-            _files.delete(place)
             if state.is_contained:
                 os.mkdir(place)
                 self._leftovers.append(place)
@@ -70,10 +69,10 @@ class Contents:
 
     def discard(self) -> None:
         """What was staged does not count."""
-        for place in (*self._staged.values(), *self._leftovers):
-            _files.clear(place)
+        self._leftovers += self._staged.values()  # where one cannot be deleted, the next save tries again
         self._staged.clear()
-        self._leftovers.clear()
+        for place in self._leftovers:
+            _files.clear(place)
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""

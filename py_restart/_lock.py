@@ -142,7 +142,7 @@ class Lock:
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
-            if line is not None and _files.read(self._path) == line:
+            if line is not None and _files.read(self._path, len(line)) == line:
                 os.unlink(self._path)
         except OSError:
             pass

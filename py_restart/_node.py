@@ -39,7 +39,7 @@ class Node(Place):
         require_free(path, name, is_progress=True)
         if self.parent is None:
             require_place(path, name, is_file=is_there)
-            self.storage = Storage(path, name, self)
+            self.storage = Storage(path, name)
             self.set_saved(self.storage.journal.newest)
             return
         self.storage = self.host.storage
@@ -111,9 +111,9 @@ class Node(Place):
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == OVER:  # its `with` has ended before it
             return
-        self.whole()
+        nodes = self.whole()
         self.go("end")
-        self._save_end() if self in blocks else self._finish()
+        self._save_end(nodes) if self in blocks else self._finish(nodes)
         log("INFO", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
@@ -126,11 +126,11 @@ class Node(Place):
         if self in blocks or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
-            with held():
-                watch(self)
-                if len(blocks) == 1:
-                    atexit.unregister(_close_all)
-                    atexit.register(_close_all)
+            watch(self)
+            if len(blocks) == 1:
+                atexit.unregister(_close_all)
+                atexit.register(_close_all)
+            act_on_waiting()
         except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
             with held():
                 unwatch(self)
@@ -146,7 +146,8 @@ class Node(Place):
                 if error is not None:
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    self._finish(self.state == ENDED and (self.parent is None or is_rich(self.host.tree())))
+                    is_said = self.state == ENDED and (self.parent is None or is_rich(self.host.tree()))
+                    self._finish(is_said=is_said)
             except BaseException as failure:
                 shorten(failure)
                 raise
@@ -271,23 +272,23 @@ class Node(Place):
             if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
                 self._save_after(error)
 
-    def _save_end(self) -> None:
+    def _save_end(self, nodes: list[Any] | None) -> None:
         """Save that the loop has ended: it is a boundary, or the next run skips it.
 
         Not where the save at the last boundary says all: it was the end, nothing is registered, no block is open.
         """
         if self.is_finished or not (self.each_save or (self.parent is None and self.is_in_block)):
             return
-        nodes, position = self.host.tree(), self.position  # of what has just ended nothing is registered any more
+        nodes, position = nodes or self.host.tree(), self.position
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval
         if not is_at_boundary or self.is_in_block or is_rich(nodes):
             self._save(nodes)
 
-    def _finish(self, is_said: bool = False) -> None:
-        """The work is done. `is_said`: the last save says so."""
+    def _finish(self, nodes: list[Any] | None = None, is_said: bool = False) -> None:
+        """The work is done, of all that is inside as well. `is_said`: the last save says so."""
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_in_block):
-            self._save_end()
+            self._save_end(nodes)
         if self.parent is None:
             self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
 

@@ -78,7 +78,7 @@ class held:
 
 
 def watch(block: object) -> None:
-    """Begin a block, while signals are held: stops are exceptions now."""
+    """Begin a block: stops are exceptions now."""
     global _former_hook
     if _is_main() and not any(blocks.values()):
         _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Mapping
 
 from . import _files, _lock
@@ -27,6 +26,7 @@ from ._contents import Contents
 from ._errors import RestartError, failing
 from ._journal import Journal, Teller
 from ._progress import files_of
+from ._scope import running
 from ._signals import held
 from ._typing import Any, Moment, Stamp
 
@@ -37,11 +37,10 @@ class Storage:
     Args:
         path: Where the progress file is, absolute and without links.
         name: The path as the user gave it, for messages.
-        loop: Whose it is.
     """
 
-    def __init__(self, path: str, name: str, loop: Any) -> None:
-        self._name, self._loop = name, weakref.ref(loop)
+    def __init__(self, path: str, name: str) -> None:
+        self._name = name
         self.lock = _lock.Lock(path, name, self)
         self._process = os.getpid()
         self._turn = threading.RLock()
@@ -77,9 +76,8 @@ class Storage:
         return f"{kept}; mend that and run again"
 
     def is_busy(self) -> bool:
-        """Whether its loop is running in another live thread."""
-        loop = self._loop()
-        return loop is not None and loop.is_busy()
+        """Whether a loop is running with it in another live thread."""
+        return any(loop.storage is self and loop.is_busy() for loop in list(running))
 
     def lose(self) -> None:
         """A newer counter takes over."""
