@@ -75,7 +75,8 @@ class Counted:
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():
-                drawn = self.position
+                count: Any = self._drawn
+                drawn = count()
                 if save is not None and span == 1:
                     for position, item in enumerate(items, drawn + 1):
                         yield item
@@ -83,9 +84,13 @@ class Counted:
                     continue
                 while True:
                     boundary = drawn + span - drawn % span
-                    for item in items if save is None else islice(items, boundary - drawn):
-                        yield item
-                    drawn = self.position
+                    part = items if save is None else islice(items, boundary - drawn)
+                    if type(items) is compress:
+                        yield from part  # quicker here than a `for`, which is quicker over a list
+                    else:
+                        for item in part:
+                            yield item
+                    drawn = count()
                     if save is None or drawn < boundary:  # exhausted
                         break
                     save(drawn)
@@ -148,7 +153,7 @@ class Counted:
             self._drawn = lambda: length - length_hint(items)  # type: ignore[operator]
         elif is_indexed:
             state = items.__reduce__  # iter, the source, where it is; not where it was, once it is over
-            self._drawn = lambda: (*state()[2:], max(length or 0, len(source)))[0]
+            self._drawn = lambda: now[2] if len(now := state()) > 2 else max(length or 0, len(source))
         else:
             total, ticks = start + sys.maxsize, repeat(True, sys.maxsize)
             self._drawn = lambda: total - length_hint(ticks)
