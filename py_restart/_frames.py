@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect, bisect_left
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import compress
 from types import CodeType, FrameType, TracebackType
 
@@ -26,9 +26,21 @@ class Driver:
     def __init__(self, frame: Any) -> None:
         while frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__"):
             frame = frame.f_back  # the iterator is another one's, such as a progress bar
-        self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
+        self._for = self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
         self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
-        self._body: frozenset[int] | None = None  # of its `for`: see `_body_of`
+
+    @cached_property
+    def _body(self) -> frozenset[int]:
+        return _body_of(self._code, self._at)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no exception is on its way that has come since: it may have left the `for`, or stand in its body."""
+        return id(sys.exc_info()[1]) == self._handled
+
+    def is_apart_from(self, other: Driver) -> bool:
+        """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""
+        return bool(self._body) and self._for != other._for
 
     def on_stack(self) -> FrameType | None:
         """Return its frame, if that is in this very stack of calls."""
@@ -43,12 +55,10 @@ class Driver:
 
         What handles an exception may stand anywhere, and may be of the body.
         """
-        if self._body is None:
-            self._body = _body_of(self._code, self._at)
         if not self._body:
             return True  # there is no `for`: `next` may come at any time
         frame = self.on_stack()
-        return frame is not None and (frame.f_lasti in self._body or id(sys.exc_info()[1]) != self._handled)
+        return frame is not None and (frame.f_lasti in self._body or not self.is_settled)
 
 
 def is_at_yield(trace: TracebackType) -> bool:

@@ -95,18 +95,17 @@ class Journal:
 
     def _bytes(self) -> bytes | None:
         give_up = monotonic() + _APPEAR_SECONDS
-        while os.access(self.path, os.F_OK):
+        while True:
             try:
-                return _files.read(self.path)
+                return _files.read(self.path)  # to ask first whether it is there would not tell why it seems not to be
             except FileNotFoundError:
-                if monotonic() > give_up:
-                    break
+                if not os.access(self.path, os.F_OK) or monotonic() > give_up:
+                    return None
                 time.sleep(0.01)
-        return None
 
     def _clear_staged(self) -> None:
         """Delete what a kill has left of a file that was to be put in place; nothing else that has that name."""
-        if os.access(self._staged, os.F_OK):
+        if os.path.lexists(self._staged):
             if not os.path.isfile(self._staged) or not is_begun(_files.read(self._staged)):
                 raise RestartError(f"{self.name}: {self._staged} is in the way, and not of py_restart; move it away")
             os.unlink(self._staged)

@@ -213,11 +213,13 @@ class Loop(Generator["T", None, None]):
         return self._counted.drive() if held is None or held.gi_frame is None else held
 
     def send(self, value: None) -> T:
-        return self._kept().send(value)
+        return next(self._kept())
 
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
         error = value if value is not None else kind() if isinstance(kind, type) else kind
+        if isinstance(error, StopIteration):  # as in any generator; `yield from` would take it for the end
+            error = RuntimeError("generator raised StopIteration")
         return self._kept().throw(error if trace is None else error.with_traceback(trace))
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ class Node(Place):
         if self.block is not None:
             self.block.enter(self)
         for other in self.parent.inside().values() if self.parent is not None else ():
-            if other.state == LEFT and other.block is self.block:
+            if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.storage.journal.stop_telling()
@@ -262,6 +262,10 @@ class Node(Place):
         if not self.is_tracked or OVER in (self.state, self.host.state):
             return
         try:
+            nodes = self.host.tree()
+            apart = (self.driven_by.is_apart_from(loop.driven_by) for loop in self.around)
+            if self not in nodes and (self.state == ENDED or all(apart)):
+                return  # those around have gone on since it ended or was left
             nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole

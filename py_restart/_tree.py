@@ -151,8 +151,8 @@ class Place(Counted):
     def whole(self) -> list[Any]:
         """Return all loops of the moment; raise where one around has moved on meanwhile: they are of none."""
         nodes: list[Any] = self.host.tree()
-        for inner in (*self.around, self):
-            if inner.parent is not None and (inner not in nodes or inner.parent.state != RUNNING):
+        for inner in (*self.around, self)[1:]:
+            if inner not in nodes or (self.state == RUNNING and inner.parent.state != RUNNING):
                 inner.parent._tear(inner)
         if self.host.torn:
             raise RestartError(self.host.torn)

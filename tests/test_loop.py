@@ -197,6 +197,24 @@ def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item
             assert loop.position == items - 1
 
 
+@pytest.mark.parametrize("source", [list, iter])
+def test_a_stop_iteration_that_is_thrown_in_is_an_error_as_in_any_generator(folder, source):
+    """It is not taken for the end of the source."""
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"), enable_counter("run") as counter:
+        loop = counter(source([1, 2, 3]))
+        next(loop)
+        loop.throw(StopIteration)
+    assert enable_counter("run").position == 0
+
+
+@pytest.mark.parametrize("source", [list, iter])
+def test_what_is_sent_into_a_loop_is_of_no_account(folder, source):
+    """An iterable has no use for it."""
+    with enable_counter("run") as counter:
+        loop = counter(source([1, 2, 3]))
+        assert [next(loop), loop.send(5), next(loop)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("value", [KeyError("x"), None], ids=["a value", "a class alone"])
 def test_throwing_with_a_traceback(counted, value):
     """The traceback is the one that was given, as with a generator."""

@@ -1460,6 +1460,96 @@ def test_what_has_ended_in_a_block_that_failed_is_skipped_whoever_saves_last(fol
     assert left() == []
 
 
+def test_an_inner_loop_does_not_count_as_ended_while_what_has_stopped_it_is_on_its_way(folder, left):
+    """A loop in a `finally` starts in the same item; what the first one still has to do is done in the next run."""
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(3)):
+                try:
+                    for j in simple_counter("inner", range(4)):
+                        stop(i, j)
+                        seen.append((i, j))
+                finally:
+                    for _ in simple_counter("clean up", range(2)):
+                        pass
+            tell(seen)
+
+    assert stopped(job, stopper((1, 1))) == []
+    assert finished(job, nothing) == [[(i, j) for i in range(3) for j in range(4)]]
+    assert left() == []
+
+
+def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_a_block_with_another_begins(
+    folder, left, run_child, die
+):
+    """It is in no block itself: nothing tries it again."""
+
+    def job(tell, die_at):
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(3)):
+                for j in simple_counter("inner", range(3)):
+                    seen.append((i, j))
+                    if j == 1:
+                        break
+                with multi_count():
+                    for k in simple_counter("second", range(3)):
+                        die_at(i, k)
+            tell(list(seen))
+
+    run_child(job, killer((1, 1), die))
+    assert finished(job, nothing) == [[(i, j) for i in range(3) for j in range(2)]]
+    assert left() == []
+
+
+@pytest.mark.parametrize("each_save", [True, False], ids=["each_save", "on_failure"])
+def test_a_generator_in_a_variable_whose_with_ends_in_the_next_item(folder, left, each_save):
+    """Its loop was left by `break`: nobody takes turns, and nothing that it says counts any more."""
+
+    def batches():
+        with enable_counter("inner", each_save=each_save) as counter:
+            yield from counter(range(3))
+
+    def job(tell, stop):
+        with enable_counter("outer", each_save=each_save) as counter:
+            for i in counter(range(3)):
+                held = batches()
+                for j in held:
+                    stop(i, j)
+                    tell((i, j))
+                    if j == 1:
+                        break
+
+    order = [(i, j) for i in range(3) for j in range(2)]
+    assert stopped(job, stopper((1, 1))) == order[:3]
+    assert finished(job, nothing) == order[3:]
+    assert left() == []
+
+
+@pytest.mark.parametrize("outer_too", [True, False])
+@pytest.mark.parametrize("place", [(1, 1), (2,)], ids=["in the inner loop", "in the outer one"])
+def test_inner_counters_that_an_exit_stack_closes_later(folder, left, outer_too, place):
+    """Their loops have ended, or were left by the failure: what is saved is the item in which it happened."""
+
+    def job(tell, stop):
+        with contextlib.ExitStack() as around, contextlib.ExitStack() as stack:
+            outer = (stack if outer_too else around).enter_context(enable_counter("outer"))
+            for i in outer(range(4)):
+                stop(i)
+                inner = stack.enter_context(enable_counter("inner"))
+                for j in inner(range(2)):
+                    stop(i, j)
+                    tell((i, j))
+
+    order = [(i, j) for i in range(4) for j in range(2)]
+    done = order.index((*place, 0)[:2])
+    assert stopped(job, stopper(place)) == order[:done]
+    assert finished(job, nothing) == order[done:]
+    assert left() == []
+
+
 def test_an_object_inside_a_loop_that_has_ended_is_not_of_the_moment_any_more(folder, left, run_child, die):
     """What ended before it in the same item runs again with the item: nothing is registered any more."""
 
