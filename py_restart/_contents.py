@@ -50,6 +50,7 @@ class Contents:
             folder, base = os.path.split(state.path)
             place = new = _beside(self._journal.path, state.path, letter)
             self._unflushed.add(folder)
+            _files.delete(place)
             if state.is_contained:
                 os.mkdir(place)
                 self._leftovers.append(place)
@@ -69,10 +70,10 @@ class Contents:
 
     def discard(self) -> None:
         """What was staged does not count."""
-        self._leftovers += self._staged.values()  # where one cannot be deleted, the next save tries again
-        self._staged.clear()
-        for place in self._leftovers:
+        for place in (*self._staged.values(), *self._leftovers):
             _files.clear(place)
+        self._staged.clear()
+        self._leftovers.clear()
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""

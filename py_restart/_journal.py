@@ -54,12 +54,13 @@ class Teller:
 class Journal:
     """A progress file that this process has locked. `path` is absolute, `name` the same as the user gave it."""
 
+    _teller: Teller | None = None
+    _file = -1
+
     def __init__(self, path: str, name: str) -> None:
         self.path, self.name = path, name
         self.folder, base = os.path.split(path)
         self._staged = os.path.join(self.folder, f".{base}.new")
-        self._teller: Teller | None = None
-        self._file = -1
         self._asked_again = 0.0  # when a mount that has refused it may let the file be written in place
         self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
@@ -221,8 +222,8 @@ class Journal:
         self._clear_staged()
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
+        _files.create(self._staged, b"".join(part.ljust(size - 1) + b"\n" for part in lines), is_flushed)
         try:
-            _files.create(self._staged, b"".join(part.ljust(size - 1) + b"\n" for part in lines), is_flushed)
             _files.replace(self._staged, self.path, _files.look(self.path) if is_here else None)
         except BaseException:
             _files.clear(self._staged)

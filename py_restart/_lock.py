@@ -47,8 +47,8 @@ def is_locked_here(path: str) -> bool:
 class Lock:
     """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
 
-    `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.lose()` is told when it does.
-    `name` is the path as the user gave it, for messages.
+    `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.turn` is held while something
+    is saved; `user.lose()` is told when it does. `name` is the path as the user gave it, for messages.
     """
 
     def __init__(self, path: str, name: str, user: Any) -> None:
@@ -73,21 +73,32 @@ class Lock:
         """
         with turn:
             other = _held.get(self._progress)
-            if other is None or not other.is_held:
+            if other is not None and other.is_held:
+                if not takes_over:
+                    raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
+                other._hand_over(self)
+            if not self.is_held:
                 with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
                     self._file = self._locked()
-            elif takes_over:
-                user = other._user()
-                if user is not None and user.is_busy():
-                    what = "in use by a loop that runs in another thread"
-                    raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
-                other._file, self._file, self._line = -1, other._file, other._line
-                other.is_lost = True
+            _held[self._progress] = self
+
+    def _hand_over(self, newer: Lock) -> None:
+        """Let a newer user have it, if it is still held when nothing is being saved any more.
+
+        What is being saved may in turn wait for this thread: so it is not waited for without an end.
+        """
+        user = self._user()  # None: it is just being thrown away
+        if user is not None and (user.is_busy() or not user.turn.acquire(timeout=START_SECONDS)):
+            what = "in use by a loop that runs in another thread"
+            raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
+        try:
+            if self.is_held:
+                newer._line, newer._file, self._file, self.is_lost = self._line, self._file, -1, True
                 if user is not None:
                     user.lose()
-            else:
-                raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
-            _held[self._progress] = self
+        finally:
+            if user is not None:
+                user.turn.release()
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
@@ -125,7 +136,11 @@ class Lock:
                         return file
                 except FileNotFoundError:  # it has just been released
                     seen = None
-                self._let_go(file, seen)  # what was there all the time is what is locked
+                failure = self._let_go(file, seen)  # what was there all the time is what is locked
+                if failure is not None:
+                    if waiting or time.monotonic() - began > START_SECONDS:
+                        raise failure
+                    time.sleep(0.002)
         except BaseException:
             self._let_go(file, seen if seen == self._line else None)  # what was made for nothing
             raise
@@ -137,15 +152,16 @@ class Lock:
             raise RestartError(f"{self._name}: {self._path} is in the way, and not of py_restart; move it away")
         return said
 
-    def _let_go(self, file: int, line: bytes | None) -> None:
-        """Delete the lock file, where it says this, and give up the lock."""
+    def _let_go(self, file: int, line: bytes | None) -> OSError | None:
+        """Delete the lock file, where it says this, and give up the lock; return why it could not be deleted."""
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
             if line is not None and _files.read(self._path, len(line)) == line:
                 os.unlink(self._path)
-        except OSError:
-            pass
+            return None
+        except OSError as failure:
+            return failure
         finally:
             if file >= 0 and not _files.WINDOWS:
                 # At once: a child that was forked just now still has the same open file.
@@ -167,6 +183,8 @@ class Lock:
 
 def _patience_with(process: int) -> float:
     """How many seconds a holder is waited for: see proc(5) for what the kernel says of it."""
+    if process == os.getpid():  # another thread is letting go of it
+        return START_SECONDS
     try:
         fields = _files.read(f"/proc/{process}/stat").rpartition(b")")[2].split()
     except OSError:  # it has gone just now
@@ -193,7 +211,9 @@ def _try_to_lock(file: int) -> bool:
 @atexit.register
 def _release_all() -> None:
     for lock in list(_held.values()):
-        lock.release()
+        user = lock._user()
+        if user is None or not user.is_busy():  # else a thread goes on until the process is gone
+            lock.release()
 
 
 @_files.at_fork

@@ -27,7 +27,7 @@ from ._typing import Any
 class Node(Place):
     """A loop that is saved. `path` is absolute, `name` the same as the user gave it; see `enable_counter`."""
 
-    _saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
+    saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
 
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
         is_there = os.path.lexists(path)
@@ -126,15 +126,13 @@ class Node(Place):
         if self in blocks or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
-            watch(self)
-            if len(blocks) == 1:
+            if not blocks:
                 atexit.unregister(_close_all)
                 atexit.register(_close_all)
-            act_on_waiting()
-        except BaseException:  # a signal that came meanwhile: no `__exit__` will be called
+            watch(self)
+        except BaseException:  # a signal that came meanwhile: the handlers that were there come back
             with held():
-                unwatch(self)
-            raise
+                raise
 
     def close(self, error: BaseException | None) -> None:
         with held():
@@ -188,6 +186,8 @@ class Node(Place):
     def forget(self) -> None:
         if self.storage.is_of_this_process:
             self._require_usable()
+            if self.host.saves:
+                raise RestartError(f"{self.name}: is being saved just now; call this behind the function that saves")
             self.forget_saved()
             if self.parent is None:
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and self not in blocks)
@@ -230,8 +230,8 @@ class Node(Place):
     def _save(self, nodes: list[Any], teller: Teller | None = None, flush: bool = False) -> None:
         """Save the moment of all these loops. A save that is asked for during a save comes right after it."""
         host = self.host
-        host._saves += 1
-        if host._saves > 1:
+        host.saves += 1
+        if host.saves > 1:
             return
         try:
             for _ in range(2):
@@ -239,11 +239,11 @@ class Node(Place):
                 states = {state.path: state for node in nodes for state in node.states}
                 told = self.moment if self.state != OVER else moment
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
-                if host._saves == 1:
+                if host.saves == 1:
                     break
                 nodes = host.tree()
         finally:
-            host._saves = 0
+            host.saves = 0
             host._release_if_idle()
 
     def _tell(self, teller: Teller | None, position: int) -> None:
@@ -272,6 +272,8 @@ class Node(Place):
             warn_of_lost([*self.around, self])
             self._save(nodes, flush=True)
         except BaseException as failure:  # a save function may even want to exit
+            if not self.storage.is_of_this_process:  # it has forked, and this is the child
+                raise
             attach(error, failure)
             if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
                 self._save_after(error)

@@ -122,9 +122,10 @@ def owner() -> tuple[object, object]:
 
 
 def running_here() -> list[Any]:
-    """Return the running loops of this thread or task, the outermost first."""
+    """Return the running loops of this thread or task, the outermost first; what a save function runs is in none."""
     here = owner()
-    return [loop for loop in list(running) if loop.owner == here and loop.is_tracked and loop.driven_by.is_here]
+    mine = [loop for loop in list(running) if loop.owner == here and not loop.host.saves]
+    return [loop for loop in mine if loop.is_tracked and loop.driven_by.is_here]
 
 
 def around(name: str, loops: list[Any], path: str = "") -> list[Any]:

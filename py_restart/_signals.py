@@ -55,7 +55,13 @@ def shielded(function: F) -> F:
 
 
 class held:
-    """A context in which signals wait. What came meanwhile takes effect at its end."""
+    """A context in which signals wait. What came meanwhile takes effect at its end.
+
+    `drops`: Python drops there what is raised, so that it comes again in a moment.
+    """
+
+    def __init__(self, drops: bool = False) -> None:
+        self._drops = drops
 
     def __enter__(self) -> None:
         if _is_main():
@@ -74,17 +80,19 @@ class held:
                     _step_aside()  # what comes until the handler of the program is back waits, or it would stay away
             finally:
                 del _saves[-1:]
-                act_on_waiting()
+                act_on_waiting(self._drops)
 
 
 def watch(block: object) -> None:
-    """Begin a block: stops are exceptions now."""
+    """Begin a block: stops are exceptions now. It is open from the last line on."""
     global _former_hook
-    if _is_main() and not any(blocks.values()):
-        _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
-    blocks[block] = _is_main()
-    if blocks[block]:
+    is_main = _is_main()
+    if is_main:
+        if not any(blocks.values()):
+            _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
         _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
+        act_on_waiting()
+    blocks[block] = is_main
 
 
 def unwatch(block: object) -> bool:
@@ -148,21 +156,21 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             raise
 
 
-def act_on_waiting() -> None:
-    """Let signals take effect that came while something was shielded."""
+def act_on_waiting(drops: bool = False) -> None:
+    """Let signals take effect that came while something was shielded; a moment later, where Python drops that."""
     if not waiting or _saves or not _is_main():
         return
     number = waiting.pop(0)
     handler = signal.getsignal(number)
     try:
-        if handler is _on_signal:
-            _on_signal(number, None)  # no frame: nothing is shielded any more
-        elif callable(handler) and sys.exc_info()[0] is GeneratorExit:
+        if callable(handler) and (drops or sys.exc_info()[0] is GeneratorExit):
             _send_again(number)
+        elif handler is _on_signal:
+            _on_signal(number, None)  # no frame: nothing is shielded any more
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
-        act_on_waiting()
+        act_on_waiting(drops)
 
 
 def _on_dropped(dropped: Any) -> None:

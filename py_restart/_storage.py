@@ -43,7 +43,7 @@ class Storage:
         self._name = name
         self.lock = _lock.Lock(path, name, self)
         self._process = os.getpid()
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()  # held while something is saved
         mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
@@ -58,7 +58,9 @@ class Storage:
             raise
 
     def __del__(self) -> None:
-        self.lock.release()
+        if hasattr(self, "lock") and self.lock.is_held:  # else a signal came at once
+            with held(drops=True):
+                self.lock.release()
 
     @property
     def is_of_this_process(self) -> bool:
@@ -80,9 +82,8 @@ class Storage:
         return any(loop.storage is self and loop.is_busy() for loop in list(running))
 
     def lose(self) -> None:
-        """A newer counter takes over."""
-        with self._turn:  # a save in another thread comes to its end
-            self.journal.abandon()
+        """A newer counter takes over, and nothing is being saved."""
+        self.journal.abandon()
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
@@ -94,7 +95,7 @@ class Storage:
         if is_kept and self.is_of_this_process:
             self.journal.leave_behind()
         if self.lock.is_held:
-            with held(), self._turn, failing(f"{self._name}: could not be saved", self._advice):
+            with held(), self.turn, failing(f"{self._name}: could not be saved", self._advice):
                 try:
                     self.journal.close()
                 finally:
@@ -130,7 +131,7 @@ class Storage:
         if not self.is_of_this_process:
             return
         journal, contents, advice = self.journal, self._contents, self._advice
-        with held(), self._turn, failing(f"{self._name}: could not be saved", advice):
+        with held(), self.turn, failing(f"{self._name}: could not be saved", advice):
             self._require_lock()
             before = journal.newest
             contents.settle()  # what a failure has left undone
@@ -141,7 +142,7 @@ class Storage:
                 contents.stage(moment, states.values(), advice)
                 journal.write(moment, told, teller, True, close)
             finally:
-                if journal.newest is before:
+                if journal.newest is before and self.is_of_this_process:  # a function that saves may have forked
                     contents.discard()
             contents.settle()
 
@@ -153,7 +154,7 @@ class Storage:
         """
         if not self.is_of_this_process:
             return
-        with held(), self._turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
+        with held(), self.turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
             try:
                 self._require_lock()
                 self._contents.settle()

@@ -983,6 +983,83 @@ def setting(monkeypatch, number, strike, is_after):
     return calls
 
 
+def test_two_time_limits_while_a_block_is_entered_leave_no_block_open(folder, left, monkeypatch):
+    """The second one comes as the first is on its way out. What begins later is saved when the interpreter ends."""
+    before, former, real, calls = handlers(), signal.signal(signal.SIGALRM, raise_limit), _signal.signal, []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) <= 2:
+            me(signal.SIGALRM)
+        return real(*arguments)
+
+    try:
+        counter = enable_counter("run")
+        with monkeypatch.context() as patch:
+            patch.setattr(_signal, "signal", call)
+            with pytest.raises(Limit):
+                counter.__enter__()
+        del counter
+        gc.collect()
+        assert len(calls) >= 2
+        assert left() == []
+        with enable_counter("other") as other:
+            list(other(range(3)))
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert handlers() == before
+
+
+def test_a_time_limit_as_a_counter_is_made_prints_nothing(folder, left):
+    """At each line of what is made: what has only begun to be made has nothing to let go of."""
+    former = signal.signal(signal.SIGALRM, raise_limit)
+    try:
+        for number in itertools.count(1):
+            seen = [0]
+
+            def trace(frame, event, argument, seen=seen, number=number):
+                if "py_restart" in frame.f_code.co_filename and frame.f_code.co_name == "__init__":
+                    seen[0] += 1
+                    if seen[0] == number:
+                        sys.settrace(None)
+                        me(signal.SIGALRM)
+                    return trace
+                return None
+
+            made = None
+            sys.settrace(trace)
+            try:
+                made = enable_counter("run")
+            except Limit:
+                pass
+            finally:
+                sys.settrace(None)
+            del made
+            gc.collect()
+            assert left() == []
+            if seen[0] < number:
+                break
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert number > 50
+
+
+def test_a_stop_while_a_counter_that_is_thrown_away_lets_go_comes_a_moment_later(folder, left, monkeypatch):
+    """Outside of any block, where it is the program's own: in a `__del__` Python would drop it."""
+    loop, real = simple_counter("run", range(3)), os.unlink
+
+    def interrupted(path, **options):
+        me(signal.SIGINT)
+        real(path, **options)
+
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", interrupted)
+        del loop
+        patch.undo()
+        time.sleep(LIMIT)
+    assert left() == []
+
+
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("is_inner", [False, True], ids=["outer", "inner"])
 def test_a_ctrl_c_while_a_block_is_entered_leaves_the_handlers_as_they_were(folder, monkeypatch, is_after, is_inner):
@@ -1312,6 +1389,26 @@ for _ in range(3):
     assert (done.returncode, done.stderr) == (0, "")
     assert left() == ["run"]
     assert enable_counter("run").position == 2
+
+
+def test_the_lock_of_a_loop_that_a_thread_still_runs_stays_until_the_process_is_gone(folder, left):
+    """Other exit functions may take long, and the thread goes on meanwhile: nobody else gets in."""
+    code = """
+import atexit, threading, time
+atexit.register(lambda: (time.sleep(0.2), print(*sorted(__import__("os").listdir()))))
+from py_restart import simple_counter
+begun = threading.Event()
+def work():
+    for i in simple_counter("run", range(10**9)):
+        if i == 2:
+            begun.set()
+        time.sleep(0.001)
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+    done = script(code)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", ".run.lock run\n")
+    assert simple_counter("run", range(10**9)).position > 2
 
 
 @pytest.mark.parametrize("way", ["at its end", "by an exception"])

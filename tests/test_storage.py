@@ -2977,11 +2977,176 @@ def test_a_new_file_has_the_mode_that_the_program_gives_its_files(folder):
         os.umask(before)
 
 
+def test_whether_a_progress_file_is_there_is_told_by_reading_it(folder, monkeypatch):
+    """To ask for it says no as well where the disk fails: then all would start afresh, and the save go."""
+    stopped(4)
+    monkeypatch.setattr(os, "access", lambda path, mode, real=os.access: "run" not in path and real(path, mode))
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object(None, "a")) == (4, [0, 1, 2, 3])
+
+
+def test_a_staging_folder_that_could_not_be_deleted_once_is_in_no_later_saves_way(folder, left, monkeypatch):
+    """A loader may have had something in it open."""
+    real, refused = os.rmdir, []
+
+    def removing(path, **options):
+        if not refused and "-a" in path:
+            refused.append(path)
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", removing)
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([lambda path: Path(path).write_text("text")], [loaded], ["a"])
+        assert list(counter(range(6))) == [0, 1, 2, 3, 4, 5]
+    assert len(refused) == 1
+    assert left() == []
+
+
+def test_a_lock_file_that_cannot_be_deleted_is_an_error_that_names_it(folder, clock, monkeypatch, run_child, die):
+    """A killed run of another user has left it, in a folder in which everybody deletes what is his own."""
+
+    def job(tell):
+        with enable_counter("run"):
+            die()
+
+    run_child(job)
+
+    def refuse(path, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    began = clock.now
+    where = re.escape(os.path.realpath(".run.lock"))
+    with pytest.raises(RestartError, match=f"run: cannot be locked with {where}: Operation not permitted; mend"):
+        enable_counter("run")
+    assert clock.now < began + 5
+
+
+def test_a_path_that_another_thread_is_letting_go_of_is_waited_for(folder, left, monkeypatch):
+    """It is in use by nobody but this process."""
+    real, begun = os.unlink, threading.Event()
+
+    def removing(path, **options):
+        if str(path).endswith(".lock") and not begun.is_set():
+            begun.set()
+            time.sleep(0.2)
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", removing)
+    thread = threading.Thread(target=list, args=[simple_counter("run", range(3))])
+    thread.start()
+    assert begun.wait(10)
+    with enable_counter("run") as counter:
+        assert left() == [".run.lock"]
+        assert list(counter(range(3))) == [0, 1, 2]
+    thread.join()
+    assert left() == []
+
+
+def test_a_path_that_was_released_just_as_it_was_taken_over_is_locked(folder, left, monkeypatch):
+    """The older user ends in another thread, after it was seen to have the lock."""
+    older = enable_counter("run")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(older._node.storage), "is_busy", lambda self: self.release())
+        newer = enable_counter("run")
+    assert left() == [".run.lock"]
+    with newer:
+        assert list(newer(range(3))) == [0, 1, 2]
+    assert left() == []
+
+
+def test_a_save_function_and_another_thread_that_wait_for_each_other_come_to_an_end(folder, left, monkeypatch):
+    """The function runs a counted loop; meanwhile a counter is made for the path that is being saved."""
+    monkeypatch.setattr("py_restart._lock.START_SECONDS", 0.2)
+    saving, seen = threading.Event(), []
+
+    def save(path):
+        saving.set()
+        time.sleep(0.05)
+        Path(path).write_text(str(list(simple_counter("other", range(3)))))
+
+    def work():
+        with contextlib.suppress(Stop), enable_counter("run") as counter:
+            counter.save_load_funcs([save], [lambda path: seen.append(Path(path).read_text())], ["a"])
+            for i in counter(range(4)):
+                if i == 2:
+                    raise Stop
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert saving.wait(10)
+    with pytest.raises(InUseError, match="run: in use by a loop that runs in another thread"):
+        enable_counter("run")
+    thread.join(10)
+    assert not thread.is_alive()
+    assert left() == ["a", "run"]
+    counter = enable_counter("run")
+    counter.save_load_funcs([save], [lambda path: seen.append(Path(path).read_text())], ["a"])
+    assert (counter.position, seen) == (2, ["[0, 1, 2]"])
+
+
+def test_what_a_save_function_counts_is_inside_no_loop(folder, left):
+    """It has a file of its own: what is being saved must not change meanwhile."""
+    seen = []
+
+    def save(path):
+        seen.append(list(simple_counter("other", range(3))))
+        Path(path).write_text("text")
+
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([save], [loaded], ["a"])
+        assert list(counter(range(2))) == [0, 1]
+    assert seen == [[0, 1, 2]] * 3
+    assert left() == []
+
+
+def test_a_save_function_cannot_have_what_it_saves_forgotten(folder, left):
+    """Half of it would stay, and be foreign to the next run."""
+
+    def save(path):
+        Path(path).write_text("text")
+        counter.remove_files()
+
+    with pytest.raises(RestartError, match="run: is being saved just now"), enable_counter("run") as counter:
+        counter.save_load_funcs([save], [loaded], ["a"])
+        for _ in counter(range(3)):
+            counter.save()
+    assert left() == []
+
+
+def test_a_child_that_a_save_function_forks_takes_nothing_away(folder, left):
+    """It ends by an exception, as `sys.exit()` does: that is no failed save, and the program ends there."""
+
+    def save(path):
+        child = os.fork()
+        if child == 0:
+            Path(path).write_text("text")
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    here = os.getpid()
+    try:
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([save], [loaded], ["a"])
+            for i in counter(range(3)):
+                if i == 1:
+                    raise Stop
+    except SystemExit as end:
+        os._exit(end.code)
+    except Stop:
+        os.getpid() == here or os._exit(1)
+    assert left() == ["a", "run"]
+    assert Path("a").read_text() == "text"
+
+
 @pytest.mark.parametrize("name", ["run", ".run.lock", ".run.new"])
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_what_is_not_ours_is_never_overwritten_or_deleted(folder, name, kind):
     """It is named where it is in the way."""
-    if kind == "file":
+    if kind == "link":
+        os.symlink("not there", name)
+    elif kind == "file":
         Path(name).write_text("my own")
     else:
         os.mkdir(name)
@@ -2990,7 +3155,10 @@ def test_what_is_not_ours_is_never_overwritten_or_deleted(folder, name, kind):
         for i in simple_counter("run", range(3)):
             if i == 2:
                 break
-    assert (Path(name) if kind == "file" else Path(name, "x")).read_text() == "my own"
+    if kind == "link":
+        assert os.readlink(name) == "not there"
+    else:
+        assert (Path(name) if kind == "file" else Path(name, "x")).read_text() == "my own"
 
 
 @pytest.mark.parametrize("cut", [0, 20, 600, None])
