@@ -136,7 +136,8 @@ class Lock:
                         return file
                 except FileNotFoundError:  # it has just been released
                     seen = None
-                failure = self._let_go(file, seen)  # what was there all the time is what is locked
+                # What was there all the time is what is locked.
+                failure, file = self._let_go(file, seen), -1
                 if failure is not None:
                     if waiting or time.monotonic() - began > START_SECONDS:
                         raise failure

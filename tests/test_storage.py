@@ -3015,12 +3015,23 @@ def test_a_lock_file_that_cannot_be_deleted_is_an_error_that_names_it(folder, cl
     def refuse(path, **options):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
+    real, wrong = os.close, []
+
+    def closing(file):
+        try:
+            real(file)
+        except OSError as error:
+            wrong.append(error)
+            raise
+
     monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "close", closing)
     began = clock.now
     where = re.escape(os.path.realpath(".run.lock"))
     with pytest.raises(RestartError, match=f"run: cannot be locked with {where}: Operation not permitted; mend"):
         enable_counter("run")
     assert clock.now < began + 5
+    assert wrong == []  # no descriptor is closed twice: its number may be another thread's by then
 
 
 def test_a_path_that_another_thread_is_letting_go_of_is_waited_for(folder, left, monkeypatch):
