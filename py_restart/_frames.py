@@ -36,7 +36,8 @@ class Driver:
     @property
     def is_settled(self) -> bool:
         """Whether no exception is on its way that has come since: it may have left the `for`, or stand in its body."""
-        return id(sys.exc_info()[1]) == self._handled
+        error = sys.exc_info()[1]
+        return error is None or id(error) == self._handled
 
     def is_apart_from(self, other: Driver) -> bool:
         """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""

@@ -1481,6 +1481,31 @@ def test_an_inner_loop_does_not_count_as_ended_while_what_has_stopped_it_is_on_i
     assert left() == []
 
 
+def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_starts_behind_it(
+    folder, left, run_child, die
+):
+    """The exception that it began with is over: nothing is on its way any more."""
+
+    def job(tell, die_at):
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                try:
+                    raise Stop
+                except Stop:
+                    for j in simple_counter("inner", range(3)):
+                        seen.append((i, j))
+                        if j == 1:
+                            break
+                for k in simple_counter("second", range(3)):
+                    die_at(i, k)
+            tell(list(seen))
+
+    run_child(job, killer((1, 1), die))
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(2)]]
+    assert left() == []
+
+
 def test_an_inner_loop_that_was_broken_off_counts_as_ended_when_a_block_with_another_begins(
     folder, left, run_child, die
 ):

@@ -1012,7 +1012,7 @@ def test_two_time_limits_while_a_block_is_entered_leave_no_block_open(folder, le
 
 def test_a_time_limit_as_a_counter_is_made_prints_nothing(folder, left):
     """At each line of what is made: what has only begun to be made has nothing to let go of."""
-    former = signal.signal(signal.SIGALRM, raise_limit)
+    former, before = signal.signal(signal.SIGALRM, raise_limit), sys.gettrace()
     try:
         for number in itertools.count(1):
             seen = [0]
@@ -1021,7 +1021,7 @@ def test_a_time_limit_as_a_counter_is_made_prints_nothing(folder, left):
                 if "py_restart" in frame.f_code.co_filename and frame.f_code.co_name == "__init__":
                     seen[0] += 1
                     if seen[0] == number:
-                        sys.settrace(None)
+                        sys.settrace(before)
                         me(signal.SIGALRM)
                     return trace
                 return None
@@ -1033,7 +1033,7 @@ def test_a_time_limit_as_a_counter_is_made_prints_nothing(folder, left):
             except Limit:
                 pass
             finally:
-                sys.settrace(None)
+                sys.settrace(before)
             del made
             gc.collect()
             assert left() == []

@@ -3151,6 +3151,23 @@ def test_a_child_that_a_save_function_forks_takes_nothing_away(folder, left):
     assert Path("a").read_text() == "text"
 
 
+def test_the_exit_of_a_child_that_a_save_function_forks_is_no_failed_save(folder, left, monkeypatch):
+    """It ends the child, and says nothing of the save, which is its parent's."""
+
+    def save(path):
+        Path(path).write_text("text")
+        monkeypatch.setattr(os, "getpid", lambda: 1)  # as it is in a child
+        sys.exit(7)
+
+    with pytest.raises(SystemExit) as caught, enable_counter("run") as counter:
+        counter.save_load_funcs([save], [loaded], ["a"])
+        for i in counter(range(3)):
+            if i == 1:
+                raise Stop
+    assert (caught.value.code, getattr(caught.value.__context__, "__notes__", [])) == (7, [])
+    assert [name[:3] for name in left() if name not in ("run", ".run.lock")] == [".a."]
+
+
 @pytest.mark.parametrize("name", ["run", ".run.lock", ".run.new"])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_what_is_not_ours_is_never_overwritten_or_deleted(folder, name, kind):
