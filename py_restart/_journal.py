@@ -54,6 +54,7 @@ class Teller:
 class Journal:
     """A progress file that this process has locked. `path` is absolute, `name` the same as the user gave it."""
 
+    # Here and not below: a signal may come at once, and what has only begun to be made is thrown away then.
     _teller: Teller | None = None
     _file = -1
 

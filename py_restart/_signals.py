@@ -55,13 +55,9 @@ def shielded(function: F) -> F:
 
 
 class held:
-    """A context in which signals wait. What came meanwhile takes effect at its end.
+    """A context in which signals wait. What came meanwhile takes effect at its end."""
 
-    `drops`: Python drops there what is raised, so that it comes again in a moment.
-    """
-
-    def __init__(self, drops: bool = False) -> None:
-        self._drops = drops
+    _drops = False  # whether Python drops there what is raised
 
     def __enter__(self) -> None:
         if _is_main():
@@ -81,6 +77,12 @@ class held:
             finally:
                 del _saves[-1:]
                 act_on_waiting(self._drops)
+
+
+class held_in_finalizer(held):
+    """The same in a `__del__`: what came meanwhile comes again a moment later."""
+
+    _drops = True
 
 
 def watch(block: object) -> None:

@@ -27,7 +27,7 @@ from ._errors import RestartError, failing
 from ._journal import Journal, Teller
 from ._progress import files_of
 from ._scope import running
-from ._signals import held
+from ._signals import held, held_in_finalizer
 from ._typing import Any, Moment, Stamp
 
 
@@ -59,7 +59,7 @@ class Storage:
 
     def __del__(self) -> None:
         if hasattr(self, "lock") and self.lock.is_held:  # else a signal came at once
-            with held(drops=True):
+            with held_in_finalizer():
                 self.lock.release()
 
     @property
