@@ -41,4 +41,4 @@ class Costs:
             self._is_judged = True
             interval = float(f"{spent / saves / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time of this loop"
-            log("WARNING", f"{self._name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")
+            log("warning", f"{self._name}: {share}; save_interval={interval:g} would make it less than {_COSTLY:.0%}")

@@ -10,6 +10,8 @@ import sys
 
 from ._typing import Any, F
 
+_logger: Any = None  # once anybody has imported `logging`
+
 
 class RestartError(Exception):
     """A loop cannot be saved or resumed as it stands.
@@ -92,12 +94,14 @@ def warn(text: str) -> None:
 
 def log(level: str, text: str) -> None:
     """Log a line. Where nobody has imported `logging`, nobody listens, and importing it takes longer than a loop."""
+    global _logger
     logging: Any = sys.modules.get("logging")
-    if hasattr(logging, "getLogger"):  # it may be half imported, in another thread
-        logger = logging.getLogger("py_restart")
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())  # or a warning would be printed where logging is not set up
-        logger.log(getattr(logging, level), text)
+    if _logger is None and hasattr(logging, "getLogger"):  # it may be half imported, in another thread
+        _logger = logging.getLogger("py_restart")
+    if _logger is not None:
+        if not _logger.handlers:
+            _logger.addHandler(logging.NullHandler())  # or a warning would be printed where logging is not set up
+        getattr(_logger, level)(text)
 
 
 def attach(error: BaseException, failure: BaseException) -> None:
@@ -106,7 +110,7 @@ def attach(error: BaseException, failure: BaseException) -> None:
         error.add_note(str(failure))
     except Exception:  # some do not let themselves be changed
         pass
-    log("ERROR", str(failure))
+    log("error", str(failure))
     try:
         warn(str(failure))
     except Warning:  # warnings are errors here; the note has said it

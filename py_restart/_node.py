@@ -101,7 +101,7 @@ class Node(Place):
         self.storage.journal.stop_telling()
         at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
         how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"
-        log("INFO", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
+        log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
         self._costs = Costs(self.name)
         if not self.each_save:
             return None
@@ -114,7 +114,7 @@ class Node(Place):
         nodes = self.whole()
         self.go("end")
         self._save_end(nodes) if self in blocks else self._finish(nodes)
-        log("INFO", f"{self.path}: done at position {self.position}")
+        log("info", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
