@@ -5,22 +5,21 @@ Names beside a final path DIR/sum.pickle, with a mark made of where the progress
     .sum.pickle.3f9a1c02-a, -b    staged; a function writes into a folder of that name, where its file has the right one
     .sum.pickle.3f9a1c02-old      a folder in which an old folder was moved aside; never a source for recovery
     .sum.pickle.3f9a1c02-gone     says that the folder at the final path is being deleted, where it cannot be moved
+    .job.progress.3f9a1c02-new    a whole new progress file (see `_journal`)
 
 What carries another size or digest than the records name is somebody else's, and is never touched.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from binascii import crc32
 from collections.abc import Iterable
 from stat import S_ISDIR
 
 from . import _files
 from ._errors import RestartError, failing
 from ._journal import Journal
-from ._progress import files_of, relative
+from ._progress import beside, files_of
 from ._typing import Any, Moment, Stamp
 
 
@@ -48,7 +47,7 @@ class Contents:
         for state in states:
             self._journal.require_mounted()
             folder, base = os.path.split(state.path)
-            place = new = _beside(self._journal.path, state.path, letter)
+            place = new = beside(self._journal.path, state.path, letter)
             self._unflushed.add(folder)
             _files.delete(place)
             if state.is_contained:
@@ -110,7 +109,7 @@ class Contents:
 
     def _find(self, path: str, stamp: Stamp | None) -> None:
         """Look what a crash has left beside `path`: what has this stamp is to be moved in, all else to be deleted."""
-        gone, a, b, aside = [_beside(self._journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
+        gone, a, b, aside = [beside(self._journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
         places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
         self._leftovers += places
         self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
@@ -133,7 +132,7 @@ class Contents:
         self._unflushed.add(folder)
         if _files.kind_of(path) != "folder":
             return _files.delete(path)
-        aside, gone = _beside(self._journal.path, path, "old"), _beside(self._journal.path, path, "gone")
+        aside, gone = beside(self._journal.path, path, "old"), beside(self._journal.path, path, "gone")
         self._leftovers.append(aside)
         try:
             if not os.path.lexists(aside):
@@ -197,9 +196,3 @@ class Contents:
             return None
         self._seen[path] = status
         return status
-
-
-@functools.lru_cache
-def _beside(progress: str, path: str, kind: str) -> str:
-    folder, base = os.path.split(path)
-    return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(progress, folder))):08x}-{kind}")

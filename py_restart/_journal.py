@@ -20,7 +20,7 @@ from time import monotonic
 
 from . import _files
 from ._errors import RestartError, failing, warn
-from ._progress import PAGE, decode, encode, first_line, is_begun
+from ._progress import PAGE, beside, decode, encode, first_line
 from ._typing import Moment
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
@@ -60,8 +60,7 @@ class Journal:
 
     def __init__(self, path: str, name: str) -> None:
         self.path, self.name = path, name
-        self.folder, base = os.path.split(path)
-        self._staged = os.path.join(self.folder, f".{base}.new")
+        self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
         self._asked_again = 0.0  # when a mount that has refused it may let the file be written in place
         self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
@@ -80,7 +79,7 @@ class Journal:
 
     def _read(self) -> None:
         """Take up what is there."""
-        self._clear_staged()
+        _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
         if data is None:
             return
@@ -104,13 +103,6 @@ class Journal:
                 if not os.access(self.path, os.F_OK) or monotonic() > give_up:
                     return None
                 time.sleep(0.01)
-
-    def _clear_staged(self) -> None:
-        """Delete what a kill has left of a file that was to be put in place; nothing else that has that name."""
-        if os.path.lexists(self._staged):
-            if not os.path.isfile(self._staged) or not is_begun(_files.read(self._staged)):
-                raise RestartError(f"{self.name}: {self._staged} is in the way, and not of py_restart; move it away")
-            os.unlink(self._staged)
 
     def require_mounted(self) -> None:
         """Raise where the folder is another one than it was: what is made there now would be hidden later."""
@@ -220,7 +212,7 @@ class Journal:
         """Write a file with the new record and the one before beside the old file, and put it in its place."""
         self.close()
         is_here = self.is_here()
-        self._clear_staged()
+        _files.delete(self._staged)
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
         _files.create(self._staged, b"".join(part.ljust(size - 1) + b"\n" for part in lines), is_flushed)

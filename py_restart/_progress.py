@@ -20,6 +20,7 @@ Sizes divide a page up to 4,096 bytes: a record never straddles one, which is wh
 
 from __future__ import annotations
 
+import functools
 import os
 from binascii import crc32
 from collections.abc import Callable
@@ -92,11 +93,6 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
     return size, [line, *(record[:-1].rstrip() for record in records)], moments
 
 
-def is_begun(data: bytes) -> bool:
-    """Whether bytes are the beginning of a progress file, or what a power failure has left of one."""
-    return data[: len(_START)] == _START[: len(data)] or not data.strip(b"\0")
-
-
 def files_of(moment: Moment | None) -> dict[str, Stamp]:
     """Return all files that belong to a moment, with their sizes and digests."""
     if moment is None:
@@ -141,3 +137,10 @@ def relative(path: str, folder: str) -> str:
         return os.path.relpath(path, folder)
     except ValueError:  # another drive (Windows)
         return path
+
+
+@functools.lru_cache
+def beside(progress: str, path: str, kind: str) -> str:
+    """Return the hidden name of that kind beside `path`, with a mark made of where the progress file is."""
+    folder, base = os.path.split(path)
+    return os.path.join(folder, f".{base}.{crc32(os.fsencode(relative(progress, folder))):08x}-{kind}")

@@ -392,8 +392,8 @@ def test_git_ignores_what_a_job_leaves_behind(run, tmp_path):
     """All that may lie there after a kill, and nothing else."""
     for name in READMES:
         ignored = next(block.code for block in blocks_of(name) if block.code.startswith("*.progress")).split()
-        left = ["job.progress", ".job.progress.lock", ".job.progress.new", "sum.pickle", ".sum.pickle.1a2b3c4d-a"]
-        left += [".sum.pickle.1a2b3c4d-b", ".layers.1a2b3c4d-old", ".layers.1a2b3c4d-gone"]
+        left = ["job.progress", ".job.progress.lock", ".job.progress.1a2b3c4d-new", "sum.pickle"]
+        left += [".sum.pickle.1a2b3c4d-a", ".sum.pickle.1a2b3c4d-b", ".layers.1a2b3c4d-old", ".layers.1a2b3c4d-gone"]
         block = next(block for block in recipes_of(name)[1] if "remove_files" in block.code)
         run(runnable(name, block), name, ("sleep", 4))
         left += os.listdir(tmp_path / name)

@@ -233,7 +233,7 @@ def test_a_position_is_flushed_where_the_last_flush_is_more_than_a_second_ago(fo
     """Or the start. With the save itself, not with the next one."""
     flushed = []
     for i in simple_counter("run", range(20)):
-        if ("fsync", "run") in calls or ("fsync", ".run.new") in calls:
+        if ("fsync", "run") in calls or ("fsync", ".run.MARK-new") in calls:
             flushed.append(i)
         calls.clear()
         clock.now += 0.25
@@ -243,7 +243,7 @@ def test_a_position_is_flushed_where_the_last_flush_is_more_than_a_second_ago(fo
 def test_a_loop_that_pauses_is_flushed_at_once(folder, calls, clock):
     """An item that takes an hour is not lost for the want of a second one."""
     for i in simple_counter("run", range(4)):
-        assert (("fsync", "run") in calls or ("fsync", ".run.new") in calls) is (i > 0)
+        assert (("fsync", "run") in calls or ("fsync", ".run.MARK-new") in calls) is (i > 0)
         calls.clear()
         clock.now += 3600
 
@@ -268,7 +268,7 @@ def test_the_record_on_the_device_is_not_touched_before_the_next_one_is_there(fo
         return record["save"], int(record["check"].partition("-")[2])
 
     def flush(file):
-        if shown(file) in ("run", ".run.new"):
+        if shown(file) in ("run", ".run.MARK-new"):
             device[0] = Path(f"/proc/self/fd/{file}").read_bytes().splitlines(keepends=True)
 
     def write(file, data, at):
@@ -363,7 +363,7 @@ def test_each_loop_has_its_own_time_to_flush(folder, calls, clock):
     for _ in simple_counter("run", range(12)):
         for _ in simple_counter("inner", range(2)):
             clock.now += 0.25
-            if ("fsync", "run") in calls or ("fsync", ".run.new") in calls:
+            if ("fsync", "run") in calls or ("fsync", ".run.MARK-new") in calls:
                 flushes.append(clock.now)
             calls.clear()
     gaps = [later - earlier for earlier, later in itertools.pairwise([1000.0, *flushes, 1006.0])]
@@ -523,10 +523,10 @@ def test_a_moment_that_has_outgrown_the_records_gets_a_larger_file(folder, calls
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     if size:
         assert len(lines[0]) == size
-        assert ("pwrite", "run") in calls and ("replace", ".run.new") not in calls
+        assert ("pwrite", "run") in calls and ("replace", ".run.MARK-new") not in calls
     else:
         assert len(lines[0]) > 4096
-        assert ("replace", ".run.new") in calls and ("pwrite", "run") not in calls
+        assert ("replace", ".run.MARK-new") in calls and ("pwrite", "run") not in calls
     with enable_counter("run") as counter:
         assert [counter.save_load_object(None, name) for name in names] == [[0, 1, 2, 3]] * objects
         assert list(counter(range(6))) == [4, 5]
@@ -577,12 +577,12 @@ def test_growing_is_flushed_before_it_counts(folder, calls):
                 for _ in simple_counter("y" * 200, range(2)):
                     pass
             break
-    first = calls.index(("replace", ".run.new"))
-    second = calls.index(("replace", ".run.new"), first + 1)
+    first = calls.index(("replace", ".run.MARK-new"))
+    second = calls.index(("replace", ".run.MARK-new"), first + 1)
     assert calls[second - 2 : second + 2] == [
-        ("create", ".run.new"),
-        ("fsync", ".run.new"),
-        ("replace", ".run.new"),
+        ("create", ".run.MARK-new"),
+        ("fsync", ".run.MARK-new"),
+        ("replace", ".run.MARK-new"),
         ("fsync", "."),
     ]
 
@@ -653,8 +653,8 @@ def test_where_nothing_can_be_written_in_place_each_save_is_a_new_file(
         if i == 3:
             before, calls[:] = os.stat("run").st_ino, []
         if i == 4:
-            made = [call for call in calls if call[1] == ".run.new"]
-            assert made == [("create", ".run.new"), ("fsync", ".run.new"), ("replace", ".run.new")]
+            made = [call for call in calls if call[1] == ".run.MARK-new"]
+            assert made == [("create", ".run.MARK-new"), ("fsync", ".run.MARK-new"), ("replace", ".run.MARK-new")]
             assert os.stat("run").st_ino != before
             break
     del counter
@@ -709,12 +709,12 @@ def test_the_order_of_the_first_commit(folder, calls):
     kinds = [call for call in calls if call[1] not in (".run.lock", "run")]
     staged = next(name for call, name in kinds if call == "fsync")
     assert staged.startswith(".a.MARK-")
-    at = kinds.index(("create", ".run.new"))
+    at = kinds.index(("create", ".run.MARK-new"))
     assert ("fsync", ".") in kinds[:at]
     assert kinds[at:] == [
-        ("create", ".run.new"),
-        ("fsync", ".run.new"),
-        ("replace", ".run.new"),
+        ("create", ".run.MARK-new"),
+        ("fsync", ".run.MARK-new"),
+        ("replace", ".run.MARK-new"),
         ("fsync", "."),
         ("replace", staged),
     ]
@@ -747,7 +747,7 @@ class Device:
 
     def on_open(self, path):
         self.made.add(path)
-        if not path.endswith(".new"):
+        if not path.endswith("-new"):
             self.names.add(os.path.dirname(path))
 
     def on_mkdir(self, path):
@@ -764,7 +764,7 @@ class Device:
             self.count(path, path)
 
     def on_replace(self, source, target):
-        if source.endswith(".run.new"):
+        if source.endswith("-new"):
             self.count(source, os.path.dirname(source))
         else:
             self.on_move(source, target)
@@ -1724,7 +1724,7 @@ def test_what_cannot_be_cleared_now_is_in_nobodys_way(folder, monkeypatch):
             seen.append(i)
             if i == 1:
                 with monkeypatch.context() as patch, pytest.raises(RestartError, match="No space left on device"):
-                    put(patch.setattr, "unlink", lambda path: real(path if path.endswith(".run.new") else "/"))
+                    put(patch.setattr, "unlink", lambda path: real(path if path.endswith("-new") else "/"))
                     for name in ("pwrite", "replace"):
                         put(patch.setattr, name, refusing(errno.ENOSPC))
                     counter.save()
@@ -3168,7 +3168,7 @@ def test_the_exit_of_a_child_that_a_save_function_forks_is_no_failed_save(folder
     assert [name[:3] for name in left() if name not in ("run", ".run.lock")] == [".a."]
 
 
-@pytest.mark.parametrize("name", ["run", ".run.lock", ".run.new"])
+@pytest.mark.parametrize("name", ["run", ".run.lock"])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_what_is_not_ours_is_never_overwritten_or_deleted(folder, name, kind):
     """It is named where it is in the way."""
@@ -3197,7 +3197,7 @@ def test_what_a_kill_has_left_of_a_staged_progress_file_is_in_nobodys_way(folder
     for is_saved in (True, False):
         if not is_saved:
             enable_counter("run").remove_files()
-        Path(".run.new").write_bytes(data)
+        Path(f".run.{zlib.crc32(b'run'):08x}-new").write_bytes(data)
         stopped(5)
         assert left() == ["a", "run"]
         assert enable_counter("run").position == 5
