@@ -61,7 +61,6 @@ class Journal:
     def __init__(self, path: str, name: str) -> None:
         self.path, self.name = path, name
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
-        self._asked_again = 0.0  # when a mount that has refused it may let the file be written in place
         self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
@@ -172,8 +171,6 @@ class Journal:
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
-        if monotonic() < self._asked_again:
-            return False
         try:
             if self._file < 0:
                 self._file = os.open(self.path, os.O_RDWR | _files.PLAIN)
@@ -182,12 +179,9 @@ class Journal:
                     raise FileNotFoundError
             self._put(slot, data)
             return True
-        except FileNotFoundError:
-            pass
         except OSError:
-            self._asked_again = monotonic() + FLUSH_SECONDS
-        self.abandon()
-        return False
+            self.abandon()
+            return False
 
     def _count(self, record: Moment, slot: int, flush: bool) -> None:
         """From now on, this record counts. Where it cannot be flushed nobody can tell: so let the one before count."""
