@@ -32,7 +32,6 @@ class Contents:
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
-        self._settled: Moment | None = None  # all that belongs to it is in its place
 
     def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
         """What belongs to the save that counts, and to what was before; a removal tells that itself."""
@@ -76,8 +75,6 @@ class Contents:
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
-        if self._journal.newest is self._settled and not self._leftovers:
-            return
         new, old = self._files()
         if self._staged or self._leftovers or old.keys() - new.keys():
             self._journal.flush()  # a failure may have left it undone
@@ -98,7 +95,6 @@ class Contents:
             while self._leftovers:
                 _files.clear(place := self._leftovers.pop())
                 self._unflushed.add(os.path.dirname(place))
-        self._settled = self._journal.newest
 
     def recover(self) -> None:
         """Finish what a crash has left undone of the save that counts."""
@@ -169,8 +165,7 @@ class Contents:
 
     def prepare(self, state: Any) -> None:
         """Make sure that nothing foreign is at the path, and that something can be saved there."""
-        new, old = self._files()
-        path, known = state.path, {**old, **new}
+        path, known = state.path, files_of(self._journal.newest)
         if path not in known:
             self._find(path, None)  # its progress file was deleted, but not what was staged for that
             self.settle()
