@@ -33,12 +33,6 @@ class Contents:
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
 
-    def _files(self) -> tuple[dict[str, Stamp], dict[str, Stamp]]:
-        """What belongs to the save that counts, and to what was before; a removal tells that itself."""
-        newest = self._journal.newest
-        removed = newest.get("removed", {}) if newest else {}
-        return files_of(newest), {**files_of(self._journal.other), **removed}
-
     def stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
         """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
         before, stamps = self._journal.newest, files_of(moment)
@@ -75,7 +69,7 @@ class Contents:
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
-        new, old = self._files()
+        new, old = files_of(self._journal.newest), files_of(self._journal.other)
         if self._staged or self._leftovers or old.keys() - new.keys():
             self._journal.flush()  # a failure may have left it undone
         for path, staged in list(self._staged.items()):
@@ -98,8 +92,8 @@ class Contents:
 
     def recover(self) -> None:
         """Finish what a crash has left undone of the save that counts."""
-        new, old = self._files()
-        for path in {**new, **old}:
+        new = files_of(self._journal.newest)
+        for path in files_of(self._journal.other) | new:
             self._find(path, new.get(path))
         self.settle()
 

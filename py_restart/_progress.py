@@ -122,11 +122,8 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
 def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
     """Return the moment with another name for each path in it."""
     inside = [_renamed(inner, rename) for inner in moment["inside"]]
-    renamed = {**moment, "path": rename(moment["path"]), "inside": inside}
-    for name in ("files", "removed"):
-        if table := moment.get(name):
-            renamed[name] = {rename(path): stamp for path, stamp in table.items()}
-    return renamed
+    files = {rename(path): stamp for path, stamp in moment["files"].items()}
+    return {**moment, "path": rename(moment["path"]), "files": files, "inside": inside}
 
 
 def relative(path: str, folder: str) -> str:

@@ -165,10 +165,9 @@ class Storage:
                     self.lock.release()
 
     def _remove(self) -> None:
-        files = files_of(self.journal.newest)
         self._contents.flush_folders()
-        if files:
-            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": files}
+        if files_of(self.journal.newest):
+            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
             self.journal.write(nothing, nothing, None, flush=True, close=True)
             self._contents.settle()
             self._contents.flush_folders()

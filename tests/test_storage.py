@@ -1583,7 +1583,7 @@ def test_the_record_of_a_removal_says_so(folder, moment, monkeypatch):
     monkeypatch.setattr(os, "unlink", unlink)
     counted(None, each_save=True)
     last = next(record for name, record in seen if name == "a")
-    assert (list(last["removed"]), last["files"]) == (["a"], {})  # what goes is told, but belongs to no moment
+    assert (last["removed"], last["files"]) == (True, {})  # what goes is told by the other record
 
 
 def test_a_position_alone_is_removed_without_a_word(folder, calls):
