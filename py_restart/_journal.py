@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from binascii import crc32
 from collections.abc import Callable
 from time import monotonic
@@ -26,8 +25,8 @@ from ._typing import Moment
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
 
-_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 _behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever flushes next takes them along
+_files.at_fork(_behind.clear)
 
 
 class Teller:
@@ -54,20 +53,15 @@ class Teller:
 class Journal:
     """A progress file that this process has locked. `path` is absolute, `name` the same as the user gave it."""
 
-    # Here and not below: a signal may come at once, and what has only begun to be made is thrown away then.
-    _teller: Teller | None = None
-    _file = -1
-
     def __init__(self, path: str, name: str) -> None:
+        self._teller: Teller | None = None
+        self._file = -1
         self.path, self.name = path, name
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
-        self._device = os.stat(self.folder).st_dev
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
         self._writer = {"process": os.getpid(), "host": _files.host_name()}
         self._forget()
-        self._read()
-        _journals.add(self)
 
     def _forget(self) -> None:
         self.newest: Moment | None = None  # what counts
@@ -76,8 +70,9 @@ class Journal:
         self._size = 0  # of a line
         self._durable = 0  # the number of the save that is on the device, below 0: that perhaps is; 0: none is
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """Take up what is there."""
+        self._device = os.stat(self.folder).st_dev
         _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
         if data is None:
@@ -269,10 +264,3 @@ def _flush_behind() -> None:
         with failing(f"{journal.name}: could not be saved", "mend that and run again"):
             journal.flush()
         _behind.pop(journal.path, None)
-
-
-@_files.at_fork
-def _after_fork() -> None:
-    _behind.clear()
-    for journal in list(_journals):
-        journal.abandon()  # its file is the parent's

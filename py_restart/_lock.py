@@ -48,7 +48,7 @@ class Lock:
     """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
 
     `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.turn` is held while something
-    is saved; `user.lose()` is told when it does. `name` is the path as the user gave it, for messages.
+    is saved; `user.lose()` is told when it does, and in a forked child. `name` is the path that messages name.
     """
 
     def __init__(self, path: str, name: str, user: Any) -> None:
@@ -224,5 +224,7 @@ def _after_fork() -> None:
     turn = threading.RLock()  # a thread that is not in the child may have held it
     while _held:
         lock = _held.popitem()[1]
+        if (user := lock._user()) is not None:
+            user.lose()
         file, lock._file = lock._file, -1
         _files.attempt(os.close, file)

@@ -47,8 +47,9 @@ class Storage:
         mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
-                self.lock.take(takes_over=True)
                 self.journal = Journal(path, name)
+                self.lock.take(takes_over=True)
+                self.journal.read()
                 self._contents = Contents(self.journal)
                 self._contents.recover()
                 if self.journal.newest is not None and "removed" in self.journal.newest:
@@ -82,7 +83,7 @@ class Storage:
         return any(loop.storage is self and loop.is_busy() for loop in list(running))
 
     def lose(self) -> None:
-        """A newer counter takes over, and nothing is being saved."""
+        """A newer counter takes over, and nothing is being saved; or it is the parent's."""
         self.journal.abandon()
 
     def require_current(self) -> None:
