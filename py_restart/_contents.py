@@ -61,9 +61,9 @@ class Contents:
         self.flush_folders()
 
     def discard(self) -> None:
-        """What was staged does not count."""
+        """What was staged does not count. What cannot be deleted now is left for the next start."""
         for place in (*self._staged.values(), *self._leftovers):
-            _files.clear(place)
+            _files.attempt(_files.delete, place)
         self._staged.clear()
         self._leftovers.clear()
 
@@ -86,8 +86,8 @@ class Contents:
                 self._delete(path)
         if self._leftovers:
             self.flush_folders()  # or a power failure might keep the deletion, and lose the move before it
-            while self._leftovers:
-                _files.clear(place := self._leftovers.pop())
+            while self._leftovers:  # something in it may still be open: `.nfs…`, `.fuse_hidden…`
+                _files.attempt(_files.delete, place := self._leftovers.pop())
                 self._unflushed.add(os.path.dirname(place))
 
     def recover(self) -> None:

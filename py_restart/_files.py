@@ -58,7 +58,7 @@ def create(path: str, data: bytes, is_flushed: bool = False) -> None:
         finally:
             os.close(file)
     except BaseException:
-        clear(path)
+        attempt(delete, path)
         raise
 
 
@@ -161,11 +161,6 @@ def delete(path: str) -> None:
         os.rmdir(path)
     elif kind:
         os.unlink(path)
-
-
-def clear(path: str) -> None:
-    """Delete what was staged. What is still open (`.nfs…`, `.fuse_hidden…`) or fails is left for the next start."""
-    attempt(delete, path)
 
 
 def flush(path: str) -> None:

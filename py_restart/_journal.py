@@ -208,7 +208,7 @@ class Journal:
         try:
             _files.replace(self._staged, self.path, _files.look(self.path) if is_here else None)
         except BaseException:
-            _files.clear(self._staged)
+            _files.attempt(_files.delete, self._staged)
             raise
         self._lines, self._size = [*lines], size
 
