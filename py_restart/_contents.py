@@ -125,8 +125,7 @@ class Contents:
         aside, gone = beside(self._journal.path, path, "old"), beside(self._journal.path, path, "gone")
         self._leftovers.append(aside)
         try:
-            if not os.path.lexists(aside):
-                os.mkdir(aside)
+            os.makedirs(aside, exist_ok=True)
             os.rename(path, os.path.join(aside, os.urandom(4).hex()))
         except OSError:
             self._leftovers.append(gone)

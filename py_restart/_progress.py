@@ -57,10 +57,8 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
     head, _, end = text[:-1].partition(_PLACE)
     check = crc32(f"{head}{_PLACE}{end}".encode(), seal)
     tail = end.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%08x-%%d"}' % check])
-    size = _SMALLEST
-    while size <= len(head) + len(tail % (_LARGEST, _LARGEST)):
-        size *= 2
-    return head.encode(), tail, size
+    length = len(head) + len(tail % (_LARGEST, _LARGEST))
+    return head.encode(), tail, max(_SMALLEST, 1 << length.bit_length())
 
 
 def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
