@@ -127,11 +127,8 @@ class Journal:
     def write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
         """Write a record: the moment counts from now on, before anything that it names is in its place.
 
-        Args:
-            moment: What it says; `told` is the loop in it that tells its position.
-            teller: What writes further positions of that loop, until another record is written or the file closed.
-            flush: Bring it to the device now. Else only where the last flush is over a second old.
-            close: Close the file.
+        `told` is the loop in it that tells its position, and `teller` what writes further ones, until another record is
+        written or the file closed. `flush`: bring it to the device, even where the last flush is not over a second old.
         """
         self.stop_telling()
         is_due = flush or monotonic() > self._due

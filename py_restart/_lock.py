@@ -65,12 +65,7 @@ class Lock:
         return self._file >= 0
 
     def take(self, takes_over: bool) -> None:
-        """Take the lock, or take it over from an older user in this process.
-
-        Raises:
-            InUseError: another process holds it, or a loop that runs in another thread.
-            RestartError: the lock file cannot be made, or there is a newer user.
-        """
+        """Take the lock, or take it over from an older user in this process; raise where another one holds it."""
         with turn:
             other = _held.get(self._progress)
             if other is not None and other.is_held:

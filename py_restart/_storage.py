@@ -34,9 +34,7 @@ from ._typing import Any, Moment, Stamp
 class Storage:
     """A progress file and all that is saved with it, locked for this process until `release` or `remove`.
 
-    Args:
-        path: Where the progress file is, absolute and without links.
-        name: The path as the user gave it, for messages.
+    `path` is absolute and without links, `name` the same as the user gave it.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -103,11 +101,7 @@ class Storage:
                     self.lock.release()
 
     def take_up(self, state: Any, stamp: Stamp | None) -> None:
-        """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved.
-
-        Raises:
-            RestartError: it is missing, changed or damaged, or foreign; it cannot be loaded, or not be pickled.
-        """
+        """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved."""
         mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.way_out}")
         with held(), mend:
             if stamp is not None:
@@ -118,16 +112,9 @@ class Storage:
     def save(
         self, moment: Moment, told: Moment, states: Mapping[str, Any], teller: Teller | None, flush: bool, close: bool
     ) -> None:
-        """Save a moment; nothing of it counts unless all of it does.
+        """Save a moment, or raise: nothing of it counts unless all of it does, and the save before is whole till then.
 
-        Args:
-            moment: What to save. The stamps of what is in `states` are filled in.
-            told: Which of the loops in it tells its position.
-            states: What to save with it, by path; all else that it names stays as it is.
-            teller: See `Journal.write`; `flush` and `close` likewise.
-
-        Raises:
-            RestartError: a function or the disk fails. The save before is still whole then.
+        `states` is what to save with it, by path; the moment gets their stamps. For all else see `Journal.write`.
         """
         if not self.is_of_this_process:
             return
@@ -148,11 +135,7 @@ class Storage:
             contents.settle()
 
     def remove(self, is_done: bool = True) -> None:
-        """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well.
-
-        Raises:
-            RestartError: where the disk fails; the next start finishes the removal then.
-        """
+        """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""
         if not self.is_of_this_process:
             return
         with held(), self.turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
