@@ -50,8 +50,7 @@ class Contents:
             self._staged[state.path] = new
             with failing(f"{self._journal.name}: could not be saved, writing {state.path}", advice, Exception):
                 state.save(new)
-            found = os.listdir(place) if state.is_contained else [base]
-            if found != [base]:
+            if state.is_contained and (found := os.listdir(place)) != [base]:
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
                 raise RestartError(f"{state.path}: {what}; have it write to the path that it is given")
             stamps[state.path].update(_files.flush_and_stamp(new))

@@ -48,7 +48,7 @@ class Lock:
     """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
 
     `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.turn` is held while something
-    is saved; `user.lose()` is told when it does, and in a forked child. `name` is the path that messages name.
+    is saved; `user.journal` is abandoned when it does, and in a forked child. `name` is the path that messages name.
     """
 
     def __init__(self, path: str, name: str, user: Any) -> None:
@@ -90,7 +90,7 @@ class Lock:
             if self.is_held:
                 newer._line, newer._file, self._file, self.is_lost = self._line, self._file, -1, True
                 if user is not None:
-                    user.lose()
+                    user.journal.abandon()
         finally:
             if user is not None:
                 user.turn.release()
@@ -220,6 +220,6 @@ def _after_fork() -> None:
     while _held:
         lock = _held.popitem()[1]
         if (user := lock._user()) is not None:
-            user.lose()
+            user.journal.abandon()
         file, lock._file = lock._file, -1
         _files.attempt(os.close, file)

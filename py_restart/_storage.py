@@ -71,18 +71,9 @@ class Storage:
         """How to start afresh, with the names of all files that would go."""
         return f"to start afresh delete {' and '.join([self._name, *files_of(self.journal.newest)])}"
 
-    @property
-    def _advice(self) -> str:
-        kept = "what was saved before is whole" if self.journal.newest else "nothing had been saved before"
-        return f"{kept}; mend that and run again"
-
     def is_busy(self) -> bool:
         """Whether a loop is running with it in another live thread."""
         return any(loop.storage is self and loop.is_busy() for loop in list(running))
-
-    def lose(self) -> None:
-        """A newer counter takes over, and nothing is being saved; or it is the parent's."""
-        self.journal.abandon()
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
@@ -94,7 +85,7 @@ class Storage:
         if is_kept and self.is_of_this_process:
             self.journal.leave_behind()
         if self.lock.is_held:
-            with held(), self.turn, failing(f"{self._name}: could not be saved", self._advice):
+            with held(), self.turn, failing(f"{self._name}: could not be saved", "mend that and run again"):
                 try:
                     self.journal.close()
                 finally:
@@ -118,7 +109,9 @@ class Storage:
         """
         if not self.is_of_this_process:
             return
-        journal, contents, advice = self.journal, self._contents, self._advice
+        journal, contents = self.journal, self._contents
+        kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
+        advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{self._name}: could not be saved", advice):
             self._require_lock()
             before = journal.newest
