@@ -66,22 +66,18 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
 
     Return the size of a line, the three lines, and the moments in those records that are whole, the newest first.
     """
-    cut_short = f"cut short ({len(data)} bytes)"
-    line, newline, _ = data.partition(b"\n")
-    if not data.startswith(_START):
-        raise ValueError(cut_short if _START.startswith(data) else "not a progress file of py_restart")
+    if not data.startswith(_START[: len(data)]):
+        raise ValueError("not a progress file of py_restart")
+    line = data.partition(b"\n")[0]
     version = line[len(_START) :].partition(b",")[0]
     if version.isdigit() and int(version) != _VERSION:
-        which = "a newer" if int(version) > _VERSION else "an older"
-        what = f"in format {int(version)}, of {which} py_restart; this one reads format {_VERSION}"
-        raise ValueError(f"{what}, finish the work with that one")
-    if not newline:
-        raise ValueError(cut_short)
+        what = f"in format {int(version)}, but this py_restart reads format {_VERSION}"
+        raise ValueError(f"{what}; finish the work with the one that wrote it")
     size, line = len(line) + 1, line.rstrip(b" ")
     if size < _SMALLEST or line != _sealed(line.rpartition(b', "check": ')[0]):
-        raise ValueError("damaged (the check sum of its first line does not match)")
+        raise ValueError(f"cut short or damaged ({len(data)} bytes; its first line does not match its check sum)")
     if len(data) != 3 * size:
-        raise ValueError(f"{'cut short' if len(data) < 3 * size else 'too long'} ({len(data)} of {3 * size} bytes)")
+        raise ValueError(f"cut short or damaged ({len(data)} of {3 * size} bytes)")
     records = [data[at : at + size] for at in (size, 2 * size)]
     moments = [moment for record in records if (moment := _read_record(record, folder, crc32(line)))]
     if not moments:
