@@ -78,10 +78,7 @@ class Lock:
             _held[self._progress] = self
 
     def _hand_over(self, newer: Lock) -> None:
-        """Let a newer user have it, if it is still held when nothing is being saved any more.
-
-        What is being saved may in turn wait for this thread: so it is not waited for without an end.
-        """
+        """Let a newer user have it. A save that runs is waited for, but not for ever: it may wait for this thread."""
         user = self._user()  # None: it is just being thrown away
         if user is not None and (user.is_busy() or not user.turn.acquire(timeout=START_SECONDS)):
             what = "in use by a loop that runs in another thread"

@@ -14,8 +14,6 @@ near the end of the record, and to save a position alone is to write the *tail* 
 A check sum seals each line; that of a record is seeded with that of the first line, which has a random part, so that
 a record from a life before is never read. It leaves out the position that is told, which stands in it a second time
 instead: a sum over the whole record would take longer to compute than the tail to write.
-
-Sizes divide a page up to 4,096 bytes: a record never straddles one, which is what the kernel copies in one go.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from collections.abc import Callable
 
 from ._typing import Moment, Stamp
 
-PAGE = 4096  # bytes; what the kernel copies in one go
+PAGE = 4096  # bytes; what the kernel copies in one go: smaller sizes divide it, so that no record straddles two
 _SMALLEST = 512
 _VERSION = 2
 _START = b'{"format": "py_restart", "version": '
