@@ -97,8 +97,7 @@ class Lock:
         if self.is_held:
             with held():
                 file, self._file = self._file, -1
-                if _held.get(self._progress) is self:
-                    del _held[self._progress]
+                _held.pop(self._progress, None)
                 self._let_go(file, self._line)
 
     def _locked(self) -> int:
@@ -110,12 +109,11 @@ class Lock:
         said = f"process {os.getpid()} on {_files.host_name()}, since {_files.now()} {os.urandom(4).hex()}\n"
         self._line = said.encode("ascii", "replace")
         file, began = -1, time.monotonic()
-        seen: bytes | None = None
-        try:
-            while True:
-                file, seen = -1, self._line
+        while True:
+            seen: bytes | None = self._line
+            try:
                 try:
-                    _files.create(self._path, seen)
+                    _files.create(self._path, self._line)
                 except FileExistsError:
                     seen = b""
                 try:
@@ -134,9 +132,9 @@ class Lock:
                     if waiting or time.monotonic() - began > START_SECONDS:
                         raise failure
                     time.sleep(0.002)
-        except BaseException:
-            self._let_go(file, seen if seen == self._line else None)  # what was made for nothing
-            raise
+            except BaseException:
+                self._let_go(file, seen if seen == self._line else None)  # what was made for nothing
+                raise
 
     def _read(self) -> bytes:
         """Return what the lock file of somebody else says, whole or cut short by a kill."""
