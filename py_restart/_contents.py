@@ -38,7 +38,6 @@ class Contents:
         before, stamps = self._journal.newest, files_of(moment)
         known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
         for state in states:
-            self._journal.require_mounted()
             folder, base = os.path.split(state.path)
             place = new = beside(self._journal.path, state.path, letter)
             self._unflushed.add(folder)

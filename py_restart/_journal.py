@@ -98,20 +98,13 @@ class Journal:
                     return None
                 time.sleep(0.01)
 
-    def require_mounted(self) -> None:
-        """Raise where the folder is another one than it was: what is made there now would be hidden later."""
-        try:
-            is_other = os.stat(self.folder).st_dev != self._device
-        except FileNotFoundError:  # deleted, with all that was in it
-            return
-        if is_other:
-            raise RestartError(f"{self.name}: its folder is not what it was; mount it again and run again")
-
     def is_here(self) -> bool:
-        """Whether the file is where it was; raise where something else is there, or the folder has gone."""
+        """Whether the file is where it was; raise where something else is there, or another folder."""
         data = self._bytes()
         if data is None:
-            self.require_mounted()
+            folder = _files.look(self.folder)  # None: deleted, with all that was in it
+            if folder and folder.st_dev != self._device:  # what is made there now would be hidden later
+                raise RestartError(f"{self.name}: its folder is not what it was; mount it again and run again")
             return False
         if not self._is_ours(data):
             what = "replaced by somebody else, or saved by another counter"

@@ -2140,7 +2140,7 @@ def test_a_progress_file_that_cannot_be_read_just_after_it_was_replaced_is_waite
 def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock, monkeypatch, has_object):
     """What is made in the empty folder below would be hidden as soon as the mount is back."""
     os.mkdir("mount")
-    real, unmounted = os.stat, []
+    real, unmounted = os.lstat, []
 
     def looking(path, *more, **options):
         found = real(path, *more, **options)
@@ -2148,7 +2148,7 @@ def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock
             return os.stat_result((found.st_mode, found.st_ino, found.st_dev + 1, *found[3:]))
         return found
 
-    monkeypatch.setattr(os, "stat", looking)
+    monkeypatch.setattr(os, "lstat", looking)
     with pytest.raises(RestartError, match="run: its folder is not what it was; mount it again and run again"):
         counter = enable_counter("mount/run", each_save=True)
         if has_object:
