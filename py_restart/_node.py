@@ -17,7 +17,7 @@ from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, ago, attach, log, shorten, warn
 from ._journal import Teller
-from ._signals import act_on_waiting, blocks, held, unwatch, watch
+from ._signals import act_on_waiting, blocks, held, watch
 from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_place
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended, is_rich
@@ -137,7 +137,7 @@ class Node(Place):
     def close(self, error: BaseException | None) -> None:
         with held():
             try:
-                if not unwatch(self):
+                if blocks.pop(self, None) is None:
                     return  # the interpreter ends, and has done it
                 if self.state in (MADE, RUNNING) and not self.is_busy():
                     self.go("leave")  # a variable holds what drives it

@@ -37,7 +37,7 @@ _MOMENT = 0.01  # seconds
 _MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that it is known again where it is dropped
 
 _former: dict[int, Any] = {}  # the table: whose place the handler has taken
-blocks: dict[Any, bool] = {}  # that are open: whether in the main thread
+blocks: dict[Any, bool] = {}  # that are open: whether in the main thread; tasks and generators end them in any order
 _saves: list[held] = []  # that are running in the main thread, one inside the other
 waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
@@ -95,11 +95,6 @@ def watch(block: object) -> None:
         _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
         act_on_waiting()
     blocks[block] = is_main
-
-
-def unwatch(block: object) -> bool:
-    """End a block, while signals are held; return whether it was open. They end in any order: see tasks, generators."""
-    return blocks.pop(block, None) is not None
 
 
 def _is_main() -> bool:
