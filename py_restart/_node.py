@@ -118,8 +118,7 @@ class Node(Place):
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
-        if self.state in (MADE, RUNNING):
-            self.go("leave")
+        self.go("leave")
         self._release_if_idle()
 
     def enter(self) -> None:
@@ -139,7 +138,7 @@ class Node(Place):
             try:
                 if blocks.pop(self, None) is None:
                     return  # the interpreter ends, and has done it
-                if self.state in (MADE, RUNNING) and not self.is_busy():
+                if not self.is_busy():
                     self.go("leave")  # a variable holds what drives it
                 if error is not None:
                     self._save_after(error)

@@ -23,9 +23,9 @@ OVER = "over"  # its work is done; or its `with` has ended before it had begun
 _NEXT: dict[str, dict[str, str]] = {
     MADE: {"begin": RUNNING, "leave": OVER},  # "leave": it could not begin
     RUNNING: {"end": ENDED, "leave": LEFT, "finish": OVER},
-    LEFT: {"end": ENDED, "finish": OVER},  # "end": a variable may hold what drives it, behind its `with`
-    ENDED: {"finish": OVER},
-    OVER: {},
+    LEFT: {"end": ENDED, "leave": LEFT, "finish": OVER},  # "end": a variable may hold what drives it, behind its `with`
+    ENDED: {"leave": ENDED, "finish": OVER},
+    OVER: {"leave": OVER},
 }
 _NOTHING: Moment = {"position": 0, "finished": False, "length": None, "first": None, "files": {}, "inside": []}
 
