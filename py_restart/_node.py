@@ -15,7 +15,7 @@ from time import monotonic
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, ago, attach, log, shorten, warn
+from ._errors import RestartError, ago, attach, face, log, shorten, warn
 from ._journal import Teller
 from ._signals import act_on_waiting, blocks, held, watch
 from ._state import require_free, users, warn_of_lost
@@ -133,6 +133,7 @@ class Node(Place):
             with held():
                 raise
 
+    @face
     def close(self, error: BaseException | None) -> None:
         with held():
             try:
@@ -141,16 +142,12 @@ class Node(Place):
                 if not self.is_busy():
                     self.go("leave")  # a variable holds what drives it
                 if error is not None:
+                    shorten(error)
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
                     is_said = self.state == ENDED and (self.parent is None or is_rich(self.host.tree()))
                     self._finish(is_said=is_said)
-            except BaseException as failure:
-                shorten(failure)
-                raise
             finally:
-                if error is not None:
-                    shorten(error)
                 self._release_if_idle()
 
     def register(self, states: Sequence[Any]) -> None:
