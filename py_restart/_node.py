@@ -175,9 +175,7 @@ class Node(Place):
             if OVER in (self.state, self.host.state):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
-            nodes = self.whole()
-            warn_of_lost([*self.around, self])
-            self._save(nodes, flush=True)
+            self._save(flush=True)
 
     def forget(self) -> None:
         if self.storage.is_of_this_process:
@@ -190,7 +188,7 @@ class Node(Place):
             else:
                 self.parent.inside().pop(self.path, None)
                 if self.storage.journal.newest is not None:
-                    self.host._save(self.host.tree())
+                    self.host._save()
                 if self.state == RUNNING:
                     self.join()
 
@@ -204,7 +202,7 @@ class Node(Place):
             if is_over and self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
-                self.host._save(self.host.tree())
+                self.host._save()
         elif is_over and self.is_tracked:
             self.storage.remove()
         else:
@@ -223,9 +221,10 @@ class Node(Place):
             raise RestartError(f"{self.name}: {what}; register it, or {self.storage.way_out}")
         self.join()
 
-    def _save(self, nodes: list[Any], teller: Teller | None = None, flush: bool = False) -> None:
-        """Save the moment of all these loops. A save that is asked for during a save comes right after it."""
-        host = self.host
+    def _save(self, nodes: list[Any] | None = None, teller: Teller | None = None, flush: bool = False) -> None:
+        """Save the moment: of these loops, or of all. A save that is asked for during a save comes right after it."""
+        host, nodes = self.host, nodes or self.whole()
+        warn_of_lost([*self.around, self])
         host.saves += 1
         if host.saves > 1:
             return
@@ -244,12 +243,10 @@ class Node(Place):
 
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
-        if self.state == OVER or monotonic() - self._costs.last_save < self._interval:
-            return
-        nodes = self.whole()
-        warn_of_lost([*self.around, self])
         began = monotonic()
-        self._save(nodes, teller)
+        if self.state == OVER or began - self._costs.last_save < self._interval:
+            return
+        self._save(teller=teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
         self._costs.note(began, (position - self.start) // self._span, quick)
 
@@ -265,7 +262,6 @@ class Node(Place):
             nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole
-            warn_of_lost([*self.around, self])
             self._save(nodes, flush=True)
         except BaseException as failure:  # a save function may even want to exit
             if not self.storage.is_of_this_process:  # it has forked, and this is the child
