@@ -15,13 +15,30 @@ NO_SOURCE = (
     "nest the two, or zip their sources"
 )
 
-_block: ContextVar[Block | None] = ContextVar("py_restart.block", default=None)
-_open: list[Block] = []  # the blocks of all threads and tasks
+_block: ContextVar[multi_count | None] = ContextVar("py_restart.block", default=None)
+_open: list[multi_count] = []  # the blocks of all threads and tasks
 running: list[Any] = []  # the loops that are running in all of them, in the order in which they began
 
 
-class Block:
-    """A `multi_count` block: the files of the loops in it stay until it ends."""
+class multi_count:
+    """Keep the files of several loops until all of them are done.
+
+    A loop that ends inside the block is marked as finished, and the next run skips it; all files go when the block ends
+    without an exception. Threads that are started in the block are in it.
+
+    Raises:
+        RestartError: when the block is entered inside another one.
+
+    >>> with multi_count():
+    ...     for i in simple_counter("first.tmp", range(2)):
+    ...         print("first", i)
+    ...     for i in simple_counter("second.tmp", range(2)):
+    ...         print("second", i)
+    first 0
+    first 1
+    second 0
+    second 1
+    """
 
     _members: dict[str, Any]  # by path; of an inner loop, the newest
     thread: threading.Thread  # that has opened it
@@ -33,7 +50,7 @@ class Block:
         return self not in _open
 
     @face
-    def __enter__(self) -> Block:
+    def __enter__(self) -> multi_count:
         own = _block.get()
         if own is not None and not own.is_over:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
@@ -74,7 +91,7 @@ class _Config:
     """What holds for this thread or asyncio task."""
 
     @property
-    def parent(self) -> Block | None:
+    def parent(self) -> multi_count | None:
         """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
         own = _block.get()
         if own is not None and not own.is_over:
@@ -86,28 +103,6 @@ class _Config:
 
 
 config: _Config = _Config()
-
-
-def multi_count() -> Block:
-    """Keep the files of several loops until all of them are done.
-
-    A loop that ends inside the block is marked as finished, and the next run skips it; all files go when the block ends
-    without an exception. Threads that are started in the block are in it.
-
-    Raises:
-        RestartError: when the block is entered inside another one.
-
-    >>> with multi_count():
-    ...     for i in simple_counter("first.tmp", range(2)):
-    ...         print("first", i)
-    ...     for i in simple_counter("second.tmp", range(2)):
-    ...         print("second", i)
-    first 0
-    first 1
-    second 0
-    second 1
-    """
-    return Block()
 
 
 def owner() -> tuple[object, object]:

@@ -60,7 +60,7 @@ def test_the_order_of_the_parameters_and_their_defaults_are_fixed(function, sign
     found = inspect.signature(function)
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]
     assert str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty)) == signature
-    assert found.return_annotation is not inspect.Signature.empty
+    assert isinstance(function, type) or found.return_annotation is not inspect.Signature.empty
 
 
 def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else(folder):
