@@ -155,14 +155,12 @@ class Node(Place):
         self._require_usable()
         if self.state != MADE:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
-        paths = [self.path, *(state.path for state in (*self.states, *states))]
+        paths, saved = [self.path, *(state.path for state in (*self.states, *states))], self.saved["files"]
         for state in states:
             if paths.count(state.path) > 1:
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
             require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
-        saved = self.saved["files"]
-        for state in states:
             self.storage.take_up(state, saved.get(state.path))
             if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
