@@ -65,14 +65,6 @@ class Node(Place):
         thread = self.owner[0]
         return bool(self.state == RUNNING and thread is not _scope.owner()[0] and thread.is_alive())
 
-    def go(self, event: str) -> None:
-        super().go(event)
-        if self.state == RUNNING:
-            self.owner = _scope.owner()
-            _scope.running.append(self)
-        elif self in _scope.running:
-            _scope.running.remove(self)
-
     def begin(self) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         act_on_waiting()

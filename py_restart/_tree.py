@@ -11,7 +11,7 @@ from ._errors import RestartError, warn
 from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
 from ._progress import files_of
-from ._scope import owner
+from ._scope import owner, running
 from ._state import Object
 from ._typing import Any, Moment
 
@@ -70,6 +70,11 @@ class Place(Counted):
 
     def go(self, event: str) -> None:
         self.state = _NEXT[self.state][event]
+        if self.state == RUNNING:
+            self.owner = owner()
+            running.append(self)
+        elif self in running:
+            running.remove(self)
 
     def set_saved(self, saved: Moment | None) -> None:
         """Begin where this was saved, or afresh."""
