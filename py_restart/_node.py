@@ -50,11 +50,6 @@ class Node(Place):
         self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
     @property
-    def is_tracked(self) -> bool:
-        """Whether it may be around others: no newer counter has taken over."""
-        return not self.storage.lock.is_lost
-
-    @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
         is_in_turn = all(loop.parent.position == loop.item for loop in (*self.around, self) if loop.parent is not None)
@@ -193,7 +188,7 @@ class Node(Place):
                 self.go("finish")  # broken off counts as ended here, too
             if is_over and self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
                 self.host._save()
-        elif is_over and self.is_tracked:
+        elif is_over and not self.storage.lock.is_lost:
             self.storage.remove()
         else:
             self.storage.release()
@@ -242,7 +237,7 @@ class Node(Place):
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        if not self.is_tracked or OVER in (self.state, self.host.state):
+        if self.storage.lock.is_lost or OVER in (self.state, self.host.state):
             return
         try:
             nodes = self.host.tree()

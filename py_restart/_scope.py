@@ -120,7 +120,7 @@ def running_here() -> list[Any]:
     """Return the running loops of this thread or task, the outermost first; what a save function runs is in none."""
     here = owner()
     mine = [loop for loop in list(running) if loop.owner == here and not loop.host.saves]
-    return [loop for loop in mine if loop.is_tracked and loop.driven_by.is_here]
+    return [loop for loop in mine if not loop.storage.lock.is_lost and loop.driven_by.is_here]
 
 
 def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
