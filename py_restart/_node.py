@@ -179,10 +179,9 @@ class Node(Place):
 
     def leave_block(self, is_over: bool) -> None:
         """The `multi_count` block has ended; where its work is over, so is this loop's."""
-        if self.state == RUNNING:
-            if self.owner != _scope.owner():
-                return  # it goes on in a task that has outlived the block
-            self.go("leave")  # something holds what drives it
+        if self.state == RUNNING and self.owner != _scope.owner():
+            return  # it goes on in a task that has outlived the block
+        self.go("leave")  # something may hold what drives it
         if self.parent is not None:
             if is_over and self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
