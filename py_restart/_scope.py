@@ -51,8 +51,7 @@ class multi_count:
 
     @face
     def __enter__(self) -> multi_count:
-        own = _block.get()
-        if own is not None and not own.is_over:
+        if _block.get() in _open:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
         self._members, self.thread, self.is_done = {}, threading.current_thread(), False
         _open.append(self)
@@ -94,7 +93,7 @@ class _Config:
     def parent(self) -> multi_count | None:
         """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
         own = _block.get()
-        if own is not None and not own.is_over:
+        if own in _open:
             return own
         return _open[0] if len(_open) == 1 and _open[0].thread is not threading.current_thread() else None
 
@@ -143,6 +142,5 @@ def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
 @at_fork
 def _after_fork() -> None:
     """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
-    _block.set(None)
     _open.clear()
     running.clear()
