@@ -33,7 +33,7 @@ class Node(Place):
         is_there = os.path.lexists(path)
         if is_there:
             path = os.path.realpath(path)  # it may be a link
-        around = _scope.around(name, _scope.running_here(), path)
+        around = _scope.around(name, path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
         require_free(path, name, is_progress=True)
@@ -69,7 +69,7 @@ class Node(Place):
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
-        loops = _scope.around(self.name, _scope.running_here())
+        loops = _scope.around(self.name)
         if loops != self.around or (loops and loops[-1].position != self.item):
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"

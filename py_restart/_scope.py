@@ -115,19 +115,17 @@ def owner() -> tuple[object, object]:
     return threading.current_thread(), task
 
 
-def running_here() -> list[Any]:
-    """Return the running loops of this thread or task, the outermost first; what a save function runs is in none."""
-    here = owner()
-    mine = [loop for loop in list(running) if loop.owner == here and not loop.host.saves]
-    return [loop for loop in mine if not loop.storage.lock.is_lost and loop.driven_by.is_here]
-
-
-def around(name: str, loops: list[Any], path: str = "") -> list[Any]:
+def around(name: str, path: str = "") -> list[Any]:
     """Return which of the running loops are around a counter that is made with this path, or a loop that begins now.
+
+    They are of this thread or task, the outermost first; what a save function runs is in none.
 
     Raises:
         RestartError: it is part of the source of one of them, or has the path of one.
     """
+    here = owner()
+    mine = [loop for loop in list(running) if loop.owner == here and not loop.host.saves]
+    loops = [loop for loop in mine if not loop.storage.lock.is_lost and loop.driven_by.is_here]
     for index, loop in enumerate(loops):
         if loop.path == path:
             if loop.driven_by.on_stack() is not None:
