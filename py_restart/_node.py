@@ -239,9 +239,8 @@ class Node(Place):
         if self.storage.lock.is_lost or OVER in (self.state, self.host.state):
             return
         try:
-            nodes = self.host.tree()
             apart = (self.driven_by.is_apart_from(loop.driven_by) for loop in self.around)
-            if self not in nodes and (self.state == ENDED or all(apart)):
+            if self not in self.host.tree() and (self.state == ENDED or all(apart)):
                 return  # those around have gone on since it ended or was left
             nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):

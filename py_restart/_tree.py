@@ -49,8 +49,7 @@ class Place(Counted):
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
         if parent is not None:
-            if parent._made is None:
-                parent._made = weakref.WeakSet()
+            parent._made = parent._made or weakref.WeakSet()
             parent._made.add(self)
 
     @property
