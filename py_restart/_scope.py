@@ -97,9 +97,6 @@ class _Config:
             return own
         return _open[0] if len(_open) == 1 and _open[0].thread is not threading.current_thread() else None
 
-    def __repr__(self) -> str:
-        return f"<py_restart.config: parent {self.parent}>"
-
 
 config: _Config = _Config()
 

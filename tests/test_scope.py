@@ -195,13 +195,6 @@ def test_a_block_inside_a_block_is_an_error_in_the_words_of_the_description(fold
     assert config.parent is None
 
 
-def test_config_shows_the_block_that_is_open(folder):
-    """Where one tries things out."""
-    assert repr(config) == "<py_restart.config: parent None>"
-    with multi_count() as block:
-        assert repr(config) == f"<py_restart.config: parent {block!r}>"
-
-
 def test_the_parent_is_none_again_after_a_block_that_failed(folder):
     """A notebook cell that failed inside a block can be run again."""
     with pytest.raises(Stop):
