@@ -172,6 +172,7 @@ class Node(Place):
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and self not in blocks)
             else:
                 self.parent.inside().pop(self.path, None)
+                self.parent.moments.pop(self.path, None)
                 if self.storage.journal.newest is not None:
                     self.host._save()
                 if self.state == RUNNING:

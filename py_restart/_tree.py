@@ -147,8 +147,6 @@ class Place(Counted):
             self.stale += tuple(state.path for state in self.states if state.path in self.saved["files"])
             self.set_saved(None)
         self.moments = {}
-        if self.parent is not None:
-            self.parent.moments.pop(self.path, None)
         for loop in list(self._made or ()):
             loop.forget_saved()
 

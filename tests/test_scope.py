@@ -1744,6 +1744,20 @@ def test_what_the_outer_counter_forgets_is_forgotten_for_an_inner_one_that_waits
     assert left() == [] == seen
 
 
+def test_what_an_inner_counter_forgets_before_its_loop_is_not_saved_again(folder):
+    """A stop before its first item does not bring back what was saved of it."""
+    for start, stop, forgets in (0, 2, False), (2, 0, True), (0, 0, False):
+        with contextlib.suppress(Stop):
+            for _ in simple_counter("outer", range(1)):
+                inner = enable_counter("inner", each_save=True)
+                assert inner.position == start
+                if forgets:
+                    inner.remove_files()
+                for j in inner(range(4)):
+                    if j == stop:
+                        raise Stop
+
+
 def test_a_forgotten_inner_counter_that_saved_nothing_leaves_the_moment_unsaved(folder, left):
     """`remove_files` saves nothing where nothing has been saved."""
     with enable_counter("outer") as counter:
