@@ -111,8 +111,6 @@ def _stand_in(numbers: Iterable[int]) -> None:
                 signal.signal(number, _on_signal)
             except ValueError:  # not the main interpreter
                 return
-        elif number not in _former:  # the program has put back what it had found in a block
-            _former[number] = _DEFAULT.get(number, signal.SIG_DFL)
 
 
 def _step_aside() -> None:

@@ -941,7 +941,7 @@ def test_a_handler_of_ours_that_is_called_outside_a_block_does_what_the_signal_d
 
 
 def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_harm(folder):
-    """It had found it inside: the next block saves at a stop as ever, and the default comes back behind it."""
+    """It had found it inside: the next block saves at a stop as ever, and leaves in place what it has found."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # an event loop of another test may have left its own
     defaults = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
     for number, handler in zip(STOPS, defaults, strict=True):
@@ -959,7 +959,7 @@ def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_ha
                 for _ in counter(range(2)):
                     me(signal.SIGTERM)
         assert stop.value.code == 143
-        assert [signal.getsignal(number) for number in STOPS] == defaults
+        assert [signal.getsignal(number) for number in STOPS] == found
     finally:
         for number, handler in zip(STOPS, defaults, strict=True):
             signal.signal(number, handler)
