@@ -1758,6 +1758,18 @@ def test_what_an_inner_counter_forgets_before_its_loop_is_not_saved_again(folder
                         raise Stop
 
 
+def test_a_running_inner_loop_that_forgets_goes_on(folder, left):
+    """It is saved again at its next boundary."""
+    seen = []
+    for _ in simple_counter("outer", range(2)):
+        inner = enable_counter("inner", each_save=True)
+        for j in inner(range(4)):
+            if j == 2:
+                inner.remove_files()
+            seen.append(inner.position)
+    assert seen == 2 * [0, 1, 2, 3] and left() == []
+
+
 def test_a_forgotten_inner_counter_that_saved_nothing_leaves_the_moment_unsaved(folder, left):
     """`remove_files` saves nothing where nothing has been saved."""
     with enable_counter("outer") as counter:
