@@ -178,20 +178,18 @@ class Node(Place):
                 if self.state == RUNNING:
                     self.join()
 
-    def leave_block(self, is_over: bool) -> None:
-        """The `multi_count` block has ended; where its work is over, so is this loop's."""
+    def leave_block(self) -> None:
+        """The `multi_count` block has ended; where its work is done, so is this loop's."""
         if self.state == RUNNING and self.owner != _scope.owner():
             return  # it goes on in a task that has outlived the block
         self.go("leave")  # something may hold what drives it
-        if self.parent is not None:
-            if is_over and self.state == LEFT and self not in blocks:
+        if self.parent is None:
+            self.storage.release() if self.is_kept or self.storage.lock.is_lost else self.storage.remove()
+        elif not self.is_kept:
+            if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
-            if is_over and self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
+            if self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
                 self.host._save()
-        elif is_over and not self.storage.lock.is_lost:
-            self.storage.remove()
-        else:
-            self.storage.release()
 
     def _require_usable(self) -> None:
         self.storage.require_current()

@@ -68,7 +68,7 @@ class multi_count:
         failure: Exception | None = None
         for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
             try:
-                member.leave_block(error is None and failure is None)
+                member.leave_block()
             except Exception as raised:  # all others let go of their files all the same
                 failure, self.is_done = failure or raised, False
         if failure is not None:
