@@ -16,7 +16,7 @@ NO_SOURCE = (
 )
 
 _block: ContextVar[multi_count | None] = ContextVar("py_restart.block", default=None)
-_open: list[multi_count] = []  # the blocks of all threads and tasks
+opened: list[multi_count] = []  # the blocks of all threads and tasks; a task may outlive the block it was started in
 running: list[Any] = []  # the loops that are running in all of them, in the order in which they began
 
 
@@ -44,26 +44,21 @@ class multi_count:
     thread: threading.Thread  # that has opened it
     is_done: bool  # it has ended without an exception: its loops need not be skipped any more
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended: a task that was started in it may outlive it."""
-        return self not in _open
-
     @face
     def __enter__(self) -> multi_count:
-        if _block.get() in _open:
+        if _block.get() in opened:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
         self._members, self.thread, self.is_done = {}, threading.current_thread(), False
-        _open.append(self)
+        opened.append(self)
         _block.set(self)
         return self
 
     @face
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.is_over:
+        if self not in opened:
             return  # a forked child, which has not opened it
         _block.set(None)
-        _open.remove(self)
+        opened.remove(self)
         self.is_done = error is None
         failure: Exception | None = None
         for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
@@ -93,9 +88,9 @@ class _Config:
     def parent(self) -> multi_count | None:
         """The open `multi_count` block, or None. A thread in no block of its own is in the only one that is open."""
         own = _block.get()
-        if own in _open:
+        if own in opened:
             return own
-        return _open[0] if len(_open) == 1 and _open[0].thread is not threading.current_thread() else None
+        return opened[0] if len(opened) == 1 and opened[0].thread is not threading.current_thread() else None
 
 
 config: _Config = _Config()
@@ -137,5 +132,5 @@ def around(name: str, path: str = "") -> list[Any]:
 @at_fork
 def _after_fork() -> None:
     """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
-    _open.clear()
+    opened.clear()
     running.clear()

@@ -11,7 +11,7 @@ from ._errors import RestartError, warn
 from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
 from ._progress import files_of
-from ._scope import owner, running
+from ._scope import opened, owner, running
 from ._state import Object
 from ._typing import Any, Moment
 
@@ -60,7 +60,7 @@ class Place(Counted):
     @property
     def is_in_block(self) -> bool:
         """Whether a `multi_count` block, which is not over yet, keeps what is saved of it."""
-        return self.block is not None and not self.block.is_over
+        return self.block in opened
 
     @property
     def is_kept(self) -> bool:
