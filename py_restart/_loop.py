@@ -179,10 +179,7 @@ class Counted:
 
 
 class Loop(Generator["T", None, None]):
-    """The items of an iterable from the saved position on: what a `for` iterates.
-
-    `len()` is the length of the whole iterable, where it has one.
-    """
+    """The items of an iterable from the saved position on. `len()` is that of the whole iterable, where it has one."""
 
     def __init__(self, counted: Counted, source: Iterable[T] | Callable[[int], Iterable[T]]) -> None:
         self._counted, counted.source, counted.length = counted, source, length_of(source)

@@ -45,11 +45,7 @@ _former_hook: Any = None  # what `sys.unraisablehook` was before the first block
 
 
 def shielded(function: F) -> F:
-    """Make signals wait that arrive while `function` runs, from its very first instruction on.
-
-    A second Ctrl-C may come while `__exit__` has been called but has not run one line yet, or `__enter__` has run its
-    last one: no `try` can stand there.
-    """
+    """Make signals wait while `function` runs: before the first line of `__exit__`, say, where no `try` can stand."""
     _shields.add(function.__code__)
     return function
 

@@ -56,10 +56,7 @@ class Object:
             self.value = pickle.load(file)
 
     def rehearse(self) -> None:
-        """Find out before the loop, not after it, what cannot be pickled.
-
-        A number is replaced by a new one that is equal, since the code refers to a literal as well.
-        """
+        """Find out before the loop what cannot be pickled. A number becomes a new one: the code refers to a literal."""
         import pickle
 
         if type(self.value) in _NUMBERS:
