@@ -52,8 +52,7 @@ class Node(Place):
     @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
-        is_in_turn = all(loop.parent.position == loop.item for loop in (*self.around, self) if loop.parent is not None)
-        return self.storage.lock.is_held and is_in_turn
+        return self.storage.lock.is_held and all(one.parent.position == one.item for one in (*self.around, self)[1:])
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
