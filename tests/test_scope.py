@@ -243,6 +243,16 @@ def test_the_files_of_a_block_that_failed_are_unlocked(folder, run_child):
     assert run_child(two_loops, nothing).told == [6, ("second", 2), ("second", 3)]
 
 
+def test_a_lost_object_is_warned_of_at_the_end_of_a_loop_that_is_shorter_than_its_span(folder):
+    """The first save after an item may be the last one, in a block."""
+    with multi_count():
+        counter = enable_counter("run", each_save=True, save_span=1000)
+        total = counter.save_load_object([1.5], "total.pickle")
+        with pytest.warns(UserWarning, match=r"total.pickle: nobody but run refers to this object any more"):
+            for n in counter(range(5)):
+                total = [*total, n]
+
+
 def test_a_thousand_finished_loops_of_a_block_hold_no_descriptor_and_no_lock(folder, left):
     """There may be as many as there are files in a folder of data."""
 
