@@ -148,7 +148,7 @@ class Lock:
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
-            if line is not None and _files.read(self._path, len(line)) == line:
+            if line is not None and _files.read(self._path) == line:  # all of it: b"" begins every line
                 os.unlink(self._path)
             return None
         except OSError as failure:
