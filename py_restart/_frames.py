@@ -30,18 +30,12 @@ class Driver:
         self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
 
     @cached_property
-    def _body(self) -> frozenset[int]:
-        return _body_of(self._code, self._at)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no exception is on its way that has come since: it may have left the `for`, or stand in its body."""
-        error = sys.exc_info()[1]
-        return error is None or id(error) == self._handled
+    def _behind(self) -> frozenset[int] | None:
+        return _behind(self._code, self._at)
 
     def is_apart_from(self, other: Driver) -> bool:
         """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""
-        return bool(self._body) and self._for != other._for
+        return self._behind is not None and self._for != other._for
 
     def on_stack(self) -> FrameType | None:
         """Return its frame, if that is in this very stack of calls."""
@@ -52,14 +46,20 @@ class Driver:
 
     @property
     def is_here(self) -> bool:
-        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`.
-
-        What handles an exception may stand anywhere, and may be of the body.
-        """
-        if not self._body:
+        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`."""
+        if self._behind is None:
             return True  # there is no `for`: `next` may come at any time
         frame = self.on_stack()
-        return frame is not None and (frame.f_lasti in self._body or not self.is_settled)
+        return frame is not None and frame.f_lasti not in self._behind
+
+    @property
+    def is_thrown(self) -> bool:
+        """Whether the exception that is being handled, or on its way, has come out of the `for`."""
+        error = sys.exc_info()[1]
+        trace = None if error is None or id(error) == self._handled else error.__traceback__
+        while trace is not None and (id(trace.tb_frame) != self._frame or trace.tb_frame.f_code is not self._code):
+            trace = trace.tb_next
+        return trace is not None and trace.tb_lasti not in (self._behind or ())
 
 
 def is_at_yield(trace: TracebackType) -> bool:
@@ -70,10 +70,11 @@ def is_at_yield(trace: TracebackType) -> bool:
 
 
 @lru_cache
-def _body_of(code: CodeType, at: int) -> frozenset[int]:
-    """Return the instructions from which control comes back to the `for` at this one; none where there is no `for`.
+def _behind(code: CodeType, at: int) -> frozenset[int] | None:
+    """Return the instructions that run when the `for` at this one has been left; None where there is no `for`.
 
-    What handles an exception, or follows an `async for`, may stand anywhere.
+    They are those to which control comes from its end, or by a jump out of it, and not through its beginning. All else
+    may be of its body: what handles an exception there, or follows an `async for`, may stand anywhere.
     """
     import dis
 
@@ -83,22 +84,23 @@ def _body_of(code: CodeType, at: int) -> frozenset[int]:
     ends = [*starts[1:], len(code.co_code)]
     index = bisect(starts, at) - 1  # a frame may stand behind the instruction that it is at
     if instructions[index].opname != "FOR_ITER":
-        return frozenset()
-    before, head, end = starts[index - 1], starts[index], instructions[index].argval
-    ways: dict[int, list[int]] = {}  # by instruction: those from which control comes to it
+        return None
+    ways: dict[int, list[int]] = {}  # by instruction: those to which control may go from it
     for one, following in zip(instructions, ends, strict=True):
-        if one.opname not in _ENDS:
-            ways.setdefault(following, []).append(one.offset)
+        ways[one.offset] = [] if one.opname in _ENDS else [following]
         if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
-            ways.setdefault(starts[bisect_left(starts, one.argval)], []).append(one.offset)
+            ways[one.offset].append(starts[bisect_left(starts, one.argval)])
+    head, end = starts[index], instructions[index].argval
+    found = [way for start in ways if head <= start < end for way in ways[start] if not head <= way < end]
     for part in listed.exception_entries:
-        within = starts[bisect_left(starts, part.start) : bisect_left(starts, part.end)]
-        ways.setdefault(starts[bisect_left(starts, part.target)], []).extend(within)
-    body, found = {before}, [head]
+        for start in starts[bisect_left(starts, part.start) : bisect_left(starts, part.end)]:
+            ways[start].append(starts[bisect_left(starts, part.target)])
+    behind = {starts[index - 1]}
     while found:
         offset = found.pop()
-        body.add(offset)
-        found += [start for start in ways.get(offset, ()) if start not in body]
-    body.remove(before)
-    inside = [start in body or head <= start < end for start in starts]
-    return frozenset(offset for span in compress(map(range, starts, ends), inside) for offset in span)
+        if offset not in behind:
+            behind.add(offset)
+            found += ways.get(offset, ())
+    behind.remove(starts[index - 1])
+    spans = compress(map(range, starts, ends), map(behind.__contains__, starts))
+    return frozenset(offset for span in spans for offset in span)

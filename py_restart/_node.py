@@ -52,7 +52,7 @@ class Node(Place):
     @property
     def is_current(self) -> bool:
         """Whether what it uses may not be used by another counter."""
-        return self.storage.lock.is_held and all(one.parent.position == one.item for one in (*self.around, self)[1:])
+        return (self.storage.lock.is_held or self.is_in_block) and not self.is_past
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
@@ -69,7 +69,7 @@ class Node(Place):
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
         loops = _scope.around(self.name)
-        if loops != self.around or (loops and loops[-1].position != self.item):
+        if loops != self.around or self.is_past:
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")
@@ -81,7 +81,7 @@ class Node(Place):
         if self.block is not None:
             self.block.enter(self)
         for other in self.parent.inside().values() if self.parent is not None else ():
-            if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
+            if other.state == LEFT and other.block in (None, self.block) and not other.driven_by.is_thrown:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.storage.journal.stop_telling()
@@ -156,7 +156,7 @@ class Node(Place):
     def save_now(self) -> None:
         if self.storage.is_of_this_process:
             self._require_usable()
-            if OVER in (self.state, self.host.state):
+            if OVER in (self.state, self.host.state) or (self.state != RUNNING and self.is_past):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
             self._save(flush=True)
@@ -166,6 +166,8 @@ class Node(Place):
             self._require_usable()
             if self.host.saves:
                 raise RestartError(f"{self.name}: is being saved just now; call this behind the function that saves")
+            if self.state != RUNNING and self.is_past:
+                return
             self.forget_saved()
             if self.parent is None:
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and self not in blocks)
@@ -196,6 +198,8 @@ class Node(Place):
             raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
+        if self.parent is not None and self.was_saved and not self.parent.has(self):
+            self.forget_saved()  # with the loop around it
 
     def _take_up(self) -> None:
         for path in sorted(self.saved["files"].keys() - {state.path for state in self.states}):

@@ -5,8 +5,6 @@ The life of a loop is one state, and what may come next is one table.
 
 from __future__ import annotations
 
-import weakref
-
 from ._errors import RestartError, warn
 from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
@@ -39,7 +37,6 @@ class Place(Counted):
     moment: Moment  # what the last record says of it
     stale: tuple[str, ...] = ()  # what was loaded and then forgotten, before it began
     block: Any = None  # the `multi_count` block that it is in
-    _made: weakref.WeakSet[Place] | None = None  # the loops that were made inside
     torn: str = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
 
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
@@ -48,14 +45,16 @@ class Place(Counted):
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
-        if parent is not None:
-            parent._made = parent._made or weakref.WeakSet()
-            parent._made.add(self)
 
     @property
     def host(self) -> Any:
         """The outermost loop around, in whose progress file it is saved."""
         return self.around[0] if self.around else self
+
+    @property
+    def is_past(self) -> bool:
+        """Whether an item that it was in is over."""
+        return any(one.parent.position != one.item for one in (*self.around, self)[1:])
 
     @property
     def is_in_block(self) -> bool:
@@ -68,12 +67,13 @@ class Place(Counted):
         return self.block is not None and not self.block.is_done
 
     def go(self, event: str) -> None:
-        self.state = _NEXT[self.state][event]
-        if self.state == RUNNING:
+        state = _NEXT[self.state][event]
+        if state == RUNNING:
             self.owner = owner()
             running.append(self)
         elif self in running:
             running.remove(self)
+        self.state = state
 
     def set_saved(self, saved: Moment | None) -> None:
         """Begin where this was saved, or afresh."""
@@ -122,9 +122,13 @@ class Place(Counted):
                 if loop.state == RUNNING:
                     self._tear(loop)
             for path, moment in left.items():
-                if files := files_of(moment):
-                    what = f"saved in an item of {self.name}, which has ended without it"
-                    warn(f"{path}: {what}: {' and '.join(files)} will go")
+                files = files_of(moment)
+                if files or not (moment["finished"] or has_ended(moment)):
+                    what = (
+                        f"saved at position {moment['position']} in an item of {self.name}, which has ended without it"
+                    )
+                    lost = f"{' and '.join(files)} will go" if files else "register what decides whether it runs"
+                    warn(f"{path}: {what}; {lost}")
         return self._inside
 
     def former(self, parent: Place) -> Moment | None:
@@ -133,6 +137,10 @@ class Place(Counted):
             what = f"used for two loops in one item of {parent.name}"
             raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
         return parent.moments.get(self.path)
+
+    def has(self, loop: Place) -> bool:
+        """Whether it, or what was saved of it, is in the current item."""
+        return self.inside().get(loop.path) is loop or loop.path in self.moments
 
     def join(self) -> None:
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
@@ -147,7 +155,7 @@ class Place(Counted):
             self.stale += tuple(state.path for state in self.states if state.path in self.saved["files"])
             self.set_saved(None)
         self.moments = {}
-        for loop in list(self._made or ()):
+        for loop in self._inside.values():
             loop.forget_saved()
 
     def whole(self) -> list[Any]:

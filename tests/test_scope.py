@@ -474,7 +474,8 @@ def test_an_outer_loop_without_the_inner_one_of_the_save_goes_on_and_leaves_noth
     """There is nothing of it on disk but a line in the record."""
     run_child(nested, killer(("item", 1, 2), die), False, True)
     assert left() == [".outer.lock", "outer"]
-    with enable_counter("outer") as counter:
+    said = "inner: saved at position 2 in an item of outer, which has ended without it; register what decides whether"
+    with enable_counter("outer") as counter, pytest.warns(UserWarning, match=said):
         assert list(counter(range(3))) == [1, 2]
     assert left() == []
 
@@ -757,13 +758,41 @@ def returned(loop, tell):
     for i in loop:
         tell("before a return")
         return tell("in a return")
+
+def tried(loop, tell):
+    for i in loop:
+        try:
+            int("x")
+            continue
+        except ValueError:
+            pass
+        tell("behind a try")
+        break
+    tell(None)
+
+def given_up(loop, tell):
+    for i in loop:
+        while True:
+            with contextlib.suppress(ValueError):
+                return int("x")
+            return tell("behind what has failed")
+
+def found(loop, tell):
+    for i in loop:
+        tell("before a break")
+        break
+    else:
+        raise Stop
+    tell(None)
 """
 
 
 @pytest.mark.parametrize("times", [1, 40], ids=["once", "often"])
-@pytest.mark.parametrize("name", ["asynchronous", "handling", "long", "chosen", "returned"])
+@pytest.mark.parametrize(
+    "name", ["asynchronous", "handling", "long", "chosen", "returned", "tried", "given_up", "found"]
+)
 def test_wherever_the_body_of_a_for_stands_its_loop_is_around(folder, name, times):
-    """Python moves what handles an exception, and what follows an `async for`, to the end; the body it is."""
+    """Python moves what handles an exception, and what follows that or an `async for`, to the end; the body it is."""
     space = {"Stop": Stop, "contextlib": contextlib}
     exec(BODIES.replace("LONG", "; ".join(["len('')"] * 400)), space)
     told = set()
@@ -922,15 +951,37 @@ def test_a_loop_that_is_driven_in_parts_is_around_in_each_of_them(folder, left, 
     assert left() == []
 
 
-def test_a_save_by_a_counter_of_an_item_before_breaks_no_loop_of_this_one(folder, left):
-    """Its own loop has not begun; the one that runs now is where it was made."""
-    for i in simple_counter("outer.run", range(2)):
-        if i == 0:
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_counter_of_an_item_before_neither_saves_nor_forgets_in_this_one(folder, left, run_child, die, begins):
+    """It would stand in the record as if it had done its items in this one, and the next run would skip them."""
+
+    def job(tell, die_at):
+        early = None
+        for i in simple_counter("outer.run", range(2)):
+            if early is not None:
+                with pytest.raises(RestartError, match="early.run: its work is done; make another counter"):
+                    early.save()
+                early.remove_files()
+            for j in simple_counter("inner.run", range(3)):
+                die_at(i, j)
+                tell((i, "inner", j))
             early = enable_counter("early.run", each_save=True)
-        for j in simple_counter("inner.run", range(3)):
-            if (i, j) == (1, 1):
-                early.save()
+            for j in early(range(3)) if begins else ():
+                tell((i, "early", j))
+                if j == 1:
+                    break
+        early.save()  # its item is the last one, and that is over
+
+    told = [tuple(one) for one in run_child(job, killer((1, 1), die)).told]
+    with pytest.raises(RestartError, match="early.run: its work is done"):
+        job(told.append, nothing)
+    assert told == [(i, *rest) for i in range(2) for rest in rests(begins)]
     assert left() == []
+
+
+def rests(begins):
+    """What one item does above."""
+    return [*(("inner", j) for j in range(3)), *(("early", j) for j in range(2 * begins))]
 
 
 def test_a_loop_inside_one_that_was_left_is_an_error_at_its_next_save(folder):
@@ -1289,7 +1340,7 @@ def test_a_kill_leaves_no_orphan_where_the_inner_loop_never_runs_again(folder, l
     """What was saved of it goes with the outer loop's next boundary, and with its end; a warning says so."""
     run_child(joint, killer(("first", 1, 1), die))
     assert "part.pickle" in left()
-    said = "inner: saved in an item of outer, which has ended without it: .*part.pickle will go"
+    said = "inner: saved at position 1 in an item of outer, which has ended without it; .*part.pickle will go"
     with enable_counter("outer", each_save=True) as counter, pytest.warns(UserWarning, match=said):
         seen = counter.save_load_object([], "seen.pickle")
         for i in counter(range(3)):
@@ -1502,6 +1553,29 @@ def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_st
                             break
                 for k in simple_counter("second", range(3)):
                     die_at(i, k)
+            tell(list(seen))
+
+    run_child(job, killer((1, 1), die))
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(2)]]
+    assert left() == []
+
+
+def test_a_loop_that_was_broken_off_counts_as_ended_when_another_starts_in_a_handler(folder, left, run_child, die):
+    """What is handled there came behind its `for`: it was not what has left it."""
+
+    def job(tell, die_at):
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                for j in simple_counter("inner", range(3)):
+                    seen.append((i, j))
+                    if j == 1:
+                        break
+                try:
+                    raise Stop
+                except Stop:
+                    for k in simple_counter("second", range(3)):
+                        die_at(i, k)
             tell(list(seen))
 
     run_child(job, killer((1, 1), die))
@@ -1743,9 +1817,9 @@ def test_what_the_outer_counter_forgets_is_forgotten_for_an_inner_one_that_waits
                 if forgets:
                     assert inner.position == 2
                     outer.remove_files()
-                    assert (inner.position, left()) == (0, [".outer.lock"])
+                    assert left() == [".outer.lock"]
                 part = inner.save_load_object([], "part.pickle")
-                assert part == []
+                assert (inner.position, part) == (0, [])
                 for j in inner(range(4)):
                     if j == 2 and not forgets:
                         raise Stop

@@ -2519,7 +2519,7 @@ def test_an_inner_loop_that_is_in_the_program_no_more_is_warned_of_before_its_ob
     for warn in ("error", WARN):
         run = job.run(warn=warn)
         said = " ".join([run.error, *run.said])
-        assert "inner.progress: saved in an item of outer.progress, which has ended without it: " in said
+        assert "inner.progress: saved at position 2 in an item of outer.progress, which has ended without it; " in said
         assert "kept.pickle will go" in said
         left.append((run.status, job.left))
     assert left == [(1, before), (0, [])]
