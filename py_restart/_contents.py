@@ -141,15 +141,14 @@ class Contents:
                 pass
         self._unflushed.clear()
 
-    def load(self, state: Any, stamp: Stamp, way_out: str) -> None:
+    def load(self, state: Any, stamp: Stamp) -> None:
         """Load what was saved with this stamp."""
-        path = state.path
+        path, way_out = state.path, self._journal.way_out
         self._seen.pop(path, None)  # all that is loaded has been read and digested before
-        if not self._ours(path, stamp):
-            what = f"missing, but {self._journal.name} was saved with it; put it back"
-            if os.path.lexists(path):
-                what = "changed or damaged since it was saved, or not closed by what wrote it; put back what was saved"
-            raise RestartError(f"{path}: {what}, or {way_out}")
+        if not self._require_ours(path, stamp):
+            raise RestartError(
+                f"{path}: missing, but {self._journal.name} was saved with it; put it back, or {way_out}"
+            )
         advice = "bring back the class, or the version of a library, that it was saved with"
         with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
             state.load()
@@ -165,14 +164,17 @@ class Contents:
             state.rehearse()
 
     def _require_ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
-        """Raise where something stands at `path` that was not saved with this stamp; else return how it looks."""
+        """Return how it looks, or None where nothing is there; raise where it was not saved with this stamp."""
         status = self._ours(path, stamp)
         if not status and os.path.lexists(path):
             what = f"exists already, and was not saved with {self._journal.name}"
-            why = "it may be from an earlier run whose progress file was deleted"
+            way_out = (
+                "it may be from an earlier run whose progress file was deleted; move it away, or give another path"
+            )
             if stamp:
-                what, why = f"changed since it was saved with {self._journal.name}", "or not closed by what wrote it"
-            raise RestartError(f"{path}: {what}; {why}; move it away, or give another path")
+                what = "changed or damaged since it was saved, or not closed by what wrote it"
+                way_out = f"put back what was saved, or {self._journal.way_out}"
+            raise RestartError(f"{path}: {what}; {way_out}")
         return status
 
     def _ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:

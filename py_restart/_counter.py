@@ -238,8 +238,8 @@ def _checked_path(path: Any) -> str:
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(name, str):
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
-    if not name:
-        raise ValueError("the path is empty; give the path of a file")
+    if not name or "\0" in name:
+        raise ValueError(f"{name!r} is no path; give the path of a file")
     scheme, separator, _ = name.partition(":/")  # a `Path` has one slash left of two
     if separator and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not os.path.isdir(f"{scheme}:"):
         raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")

@@ -19,7 +19,7 @@ from time import monotonic
 
 from . import _files
 from ._errors import RestartError, failing, warn
-from ._progress import PAGE, beside, decode, encode, first_line
+from ._progress import PAGE, beside, decode, encode, files_of, first_line
 from ._typing import Moment
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
@@ -97,6 +97,11 @@ class Journal:
                 if not os.access(self.path, os.F_OK) or monotonic() > give_up:
                     return None
                 time.sleep(0.01)
+
+    @property
+    def way_out(self) -> str:
+        """How to start afresh, with the names of all files that would go."""
+        return f"to start afresh delete {' and '.join([self.name, *files_of(self.newest)])}"
 
     def is_here(self) -> bool:
         """Whether the file is where it was; raise where something else is there, or another folder."""

@@ -97,7 +97,8 @@ class Lock:
         if self.is_held:
             with held():
                 file, self._file = self._file, -1
-                _held.pop(self._progress, None)
+                if _held.get(self._progress) is self:
+                    del _held[self._progress]
                 self._let_go(file, self._line)
 
     def _locked(self) -> int:

@@ -100,7 +100,6 @@ class Node(Place):
         nodes = self.whole()
         self.go("end")
         self._save_end(nodes) if self in blocks else self._finish(nodes)
-        log("info", f"{self.path}: done at position {self.position}")
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
@@ -204,7 +203,7 @@ class Node(Place):
     def _take_up(self) -> None:
         for path in sorted(self.saved["files"].keys() - {state.path for state in self.states}):
             what = f"saved with {path}, which is not registered"
-            raise RestartError(f"{self.name}: {what}; register it, or {self.storage.way_out}")
+            raise RestartError(f"{self.name}: {what}; register it, or {self.storage.journal.way_out}")
         self.join()
 
     def _save(self, nodes: list[Any] | None = None, teller: Teller | None = None, flush: bool = False) -> None:
@@ -274,6 +273,7 @@ class Node(Place):
             self._save_end(nodes)
         if self.parent is None:
             self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
+        log("info", f"{self.path}: done at position {self.position}")
 
     def _release_if_idle(self) -> None:
         """Let go of the file where neither a `for` nor a `with` needs it."""

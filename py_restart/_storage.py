@@ -66,11 +66,6 @@ class Storage:
         """Whether this is not a forked child, which saves nothing."""
         return self._process == os.getpid()
 
-    @property
-    def way_out(self) -> str:
-        """How to start afresh, with the names of all files that would go."""
-        return f"to start afresh delete {' and '.join([self._name, *files_of(self.journal.newest)])}"
-
     def is_busy(self) -> bool:
         """Whether a loop is running with it in another live thread."""
         return any(loop.storage is self and loop.is_busy() for loop in list(running))
@@ -93,10 +88,10 @@ class Storage:
 
     def take_up(self, state: Any, stamp: Stamp | None) -> None:
         """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved."""
-        mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.way_out}")
+        mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.journal.way_out}")
         with held(), mend:
             if stamp is not None:
-                self._contents.load(state, stamp, self.way_out)
+                self._contents.load(state, stamp)
             else:
                 self._contents.prepare(state)
 

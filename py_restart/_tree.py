@@ -94,7 +94,7 @@ class Place(Counted):
             self._warn_of_input(f"an iterable of {former} items, which has {length} now", [self.source])
 
     def refuse(self, what: str) -> None:
-        way_out = f"give the one it was saved with, or {self.storage.way_out}"
+        way_out = f"give the one it was saved with, or {self.storage.journal.way_out}"
         raise RestartError(f"{self.name}: saved at position {self.start}, but the iterable {what}; {way_out}")
 
     def meet(self, item: object, source: object) -> None:

@@ -753,6 +753,23 @@ def test_the_log_says_where_a_loop_starts_and_when_it_is_done(folder, log):
     assert log("INFO")[-2] == f"{folder}/other: starts afresh, at position 0"
 
 
+@pytest.mark.parametrize("stop_at", [3, None])
+def test_the_log_says_that_the_work_is_done_when_the_block_has_ended(folder, log, stop_at):
+    """A `break` ends the work too; an exception behind the loop does not."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        list(counter(range(10)))
+        raise Stop
+    assert "done" not in log("INFO")[-1]
+    counter = enable_counter("run")
+    counter.remove_files()
+    with enable_counter("run") as counter:
+        for i in counter(range(10)):
+            if i == stop_at:
+                break
+        assert "done" not in log("INFO")[-1]
+    assert log("INFO")[-1] == f"{folder}/run: done at position {10 if stop_at is None else stop_at}"
+
+
 @pytest.mark.parametrize("configured", [False, True])
 def test_nothing_is_printed(folder, configured):
     """Not even a warning of the log where `logging` is not set up; nor is `logging` imported for it."""

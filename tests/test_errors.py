@@ -79,10 +79,11 @@ def test_what_is_not_a_path_is_a_type_error_at_the_call(folder, path):
             call()
 
 
-def test_an_empty_path_is_a_value_error(folder):
-    """It would be the folder."""
-    with refused(ValueError, "the path is empty; give the path of a file"):
-        enable_counter("")
+@pytest.mark.parametrize("name", ["", "run\0"])
+def test_what_can_be_no_path_is_a_value_error(folder, name):
+    """The first would be the folder; no path has a NUL in it."""
+    with refused(ValueError, re.escape(f"{name!r} is no path; give the path of a file")):
+        enable_counter(name)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +337,24 @@ def test_only_what_the_progress_file_names_is_unpickled(folder):
     with refused(RestartError, "object: exists already, and was not saved with run; .*move it away"):
         enable_counter("run").save_load_object([], "object")
     assert not os.path.exists("sprung")
+
+
+def test_an_object_that_somebody_changes_between_two_saves_is_an_error_and_untouched(folder):
+    """To move it away, or to give another path, would make the next start an error."""
+    with refused(
+        RestartError, "object: changed or damaged .*; put back what was saved, or to start afresh delete run and"
+    ):
+        counter = enable_counter("run", each_save=True)
+        kept = counter.save_load_object([], "object")
+        for i in counter(range(3)):
+            kept.append(i)
+            if i == 1:
+                saved = Path("object").read_bytes()
+                Path("object").write_text("mine")
+    assert Path("object").read_text() == "mine"
+    Path("object").write_bytes(saved)
+    counter = enable_counter("run")
+    assert (counter.save_load_object([], "object"), counter.position) == ([0], 1)
 
 
 def test_a_file_that_belongs_to_no_save_is_an_error_and_untouched(folder):

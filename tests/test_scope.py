@@ -704,6 +704,18 @@ def test_an_inner_loop_that_was_left_but_is_held_counts_as_broken_off(folder, le
     assert left() == []
 
 
+def test_one_object_path_for_two_loops_of_a_block_is_an_error_in_these_words(folder):
+    """The file is that of the first one, which has ended: to move it away would lose its work."""
+    with pytest.raises(
+        RestartError, match="kept: in use for something else in this program; give it a path of its own"
+    ):
+        with multi_count():
+            for name in "ab":
+                with enable_counter(name) as counter:
+                    kept = counter.save_load_object([], "kept")
+                    kept.extend(counter(range(3)))
+
+
 BODIES = """
 async def nothing():
     return
