@@ -76,7 +76,7 @@ class Contents:
                 if former and (S_ISDIR(status.st_mode) or S_ISDIR(former.st_mode) or _files.is_fuse(former.st_dev)):
                     self._delete(path)
                 self._seen[path] = status
-                _files.replace(staged, path, former)
+                _files.replace(staged, status.st_mode, path, former)
             self._unflushed.add(os.path.dirname(path))
             del self._staged[path]
         for path in old.keys() - new.keys():

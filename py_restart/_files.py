@@ -47,9 +47,21 @@ def write_at(file: int, data: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, "only a part could be written")
 
 
+def write_all(file: int, data: bytes) -> None:
+    """Write all of it: the system takes 2 GB at a time (write(2))."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def open_new(path: str) -> int:
+    """Open a new file to write to."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
+
+
 def create(path: str, data: bytes, is_flushed: bool = False) -> None:
     """Make a new file with these contents, or none."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
+    file = open_new(path)
     try:
         try:
             write_at(file, data, 0)
@@ -88,9 +100,8 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
         pass
 
 
-def replace(source: str, target: str, former: os.stat_result | None) -> None:
-    """Put a file in the place of another one, which looks like this, and keeps its mode."""
-    mode = os.lstat(source).st_mode
+def replace(source: str, mode: int, target: str, former: os.stat_result | None) -> None:
+    """Put a file of this mode in the place of another one, which looks like this, and keeps its mode."""
     if former and S_ISREG(former.st_mode) and S_ISREG(mode) and former.st_mode != mode:
         attempt(os.chmod, source, former.st_mode & 0o7777)  # it may be somebody else's
     give_up = time.monotonic() + RETRY_SECONDS
@@ -125,13 +136,14 @@ def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
     if os.pardir in name:
         return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
-    folder, base = os.path.split(os.path.abspath(name))
+    place = os.path.abspath(name)
+    folder, base = os.path.split(place)
     try:
         status = os.lstat(folder)
         is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
     except OSError:  # it is not there yet: that is said elsewhere
         is_plain = False
-    return os.path.join(folder if is_plain else os.path.realpath(folder), base)
+    return place if is_plain else os.path.join(os.path.realpath(folder), base)
 
 
 def look(path: str) -> os.stat_result | None:

@@ -116,8 +116,11 @@ def around(name: str, path: str = "") -> list[Any]:
         RestartError: it is part of the source of one of them, or has the path of one.
     """
     here = owner()
-    mine = [loop for loop in list(running) if loop.owner == here and not loop.host.saves]
-    loops = [loop for loop in mine if not loop.storage.lock.is_lost and loop.driven_by.is_here]
+    loops = [
+        loop
+        for loop in list(running)
+        if loop.owner == here and not (loop.host.saves or loop.storage.lock.is_lost) and loop.driven_by.is_here
+    ]
     for index, loop in enumerate(loops):
         if loop.path == path:
             if loop.driven_by.on_stack() is not None:

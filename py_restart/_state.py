@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
+from . import _files
 from ._errors import RestartError, warn
 from ._lock import is_locked_here
 from ._typing import Any
@@ -44,10 +47,11 @@ class Object:
         self.is_judged = False  # whether it was judged, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
-        import pickle
-
-        with open(path, "xb") as file:
-            pickle.dump(self.value, file, pickle.HIGHEST_PROTOCOL)
+        file = _files.open_new(path)
+        try:
+            self._pickle(partial(_files.write_all, file))
+        finally:
+            os.close(file)
 
     def load(self) -> None:
         import pickle
@@ -62,8 +66,14 @@ class Object:
         if type(self.value) in _NUMBERS:
             self.value = pickle.loads(pickle.dumps(self.value))
         else:
-            nowhere: Any = SimpleNamespace(write=len)
-            pickle.Pickler(nowhere, pickle.HIGHEST_PROTOCOL).dump(self.value)
+            self._pickle(len)
+
+    def _pickle(self, write: Callable[[bytes], object]) -> None:
+        """Hand the pickle to `write`, part by part; a file of Python's own would look at what it has opened first."""
+        import pickle
+
+        file: Any = SimpleNamespace(write=write)
+        pickle.Pickler(file, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one.

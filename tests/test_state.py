@@ -204,3 +204,14 @@ def test_an_empty_list_of_functions_is_nothing(folder, left):
         counter.save_load_funcs([], [], [])
         list(counter(range(2)))
     assert left() == []
+
+
+def test_an_object_of_which_the_system_writes_a_part_at_a_time_is_whole(folder, monkeypatch):
+    """It takes 2 GB at most (write(2)), and less where a mount or a signal is in the way."""
+    real = os.write
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_object([b"x" * 100_000, bytearray(b"y" * 100_000), list(range(1000))], "object")
+        monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:4093]))
+        for _ in counter(range(1)):
+            raise Stop
+    assert enable_counter("run").save_load_object([], "object") == [b"x" * 100_000, b"y" * 100_000, [*range(1000)]]
