@@ -1138,6 +1138,18 @@ for i, letter in pairs:
 # Loops that take turns.
 
 
+def test_a_loop_around_that_goes_on_is_told_so_at_its_next_save_if_the_inner_one_has_not_saved(folder):
+    """Its positions alone were saved by one write until another loop began."""
+    outer = iter(simple_counter("outer", range(5)))
+    assert [next(outer), next(outer)] == [0, 1]
+    inner = iter(simple_counter("inner", range(5)))
+    assert next(inner) == 0
+    with pytest.raises(
+        RestartError, match="inner: is inside an item of .*outer, which has moved on meanwhile: they take"
+    ):
+        next(outer)
+
+
 def stream(name, items, registers, told):
     with enable_counter(f"{name}.progress", each_save=True) as counter:
         seen = counter.save_load_object([], f"{name}.pickle") if registers else []

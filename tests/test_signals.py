@@ -615,6 +615,26 @@ def test_a_handler_may_save_between_any_two_instructions_of_a_write(folder, posi
     assert 3 < i < 4999
 
 
+def test_a_stop_that_comes_as_enter_returns_takes_effect_before_the_first_item(folder):
+    """Nothing of `__enter__` can be interrupted, its last instruction neither; the loop looks what has come."""
+    before, seen, counter = sys.gettrace(), [], enable_counter("run")
+
+    def trace(frame, event, argument):
+        if frame.f_code is not type(counter).__enter__.__code__:
+            return None
+        if event == "return":
+            sys.settrace(None)
+            me(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    with pytest.raises(SystemExit), counter:
+        sys.settrace(before)
+        seen.extend(counter(range(3)))
+    sys.settrace(before)
+    assert seen == []
+
+
 # Two stops at once, and stops that Python would drop.
 
 
