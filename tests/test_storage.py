@@ -3,6 +3,7 @@
 All of it is seen from outside: in the files, and in the calls of `os` that make them.
 """
 
+import _thread
 import contextlib
 import errno
 import fcntl
@@ -2817,7 +2818,7 @@ def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folde
     def job(tell):
         sys.unraisablehook = lambda dropped: None
         signal.signal(signal.SIGALRM, limit)
-        counter, lines = None, [-1]
+        counter, lines, threads = None, [-1], _thread._count()
         for number in itertools.count():
             with contextlib.suppress(Kill, Stop):
                 with at_line(number, "_loop.py", lambda: signal.raise_signal(signal.SIGALRM)) as lines:
@@ -2828,7 +2829,9 @@ def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folde
             if lines[0] >= 0:
                 break
             with contextlib.suppress(Kill):
-                time.sleep(0.02)  # it may come again
+                while _thread._count() > threads:  # it comes again, from a thread
+                    time.sleep(0.001)
+                time.sleep(0.001)
             assert left() in ([], ["run"])
             tell(counter and counter.position)
             enable_counter("run").remove_files()
