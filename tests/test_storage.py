@@ -2760,6 +2760,31 @@ def at_line(number, name, do):
             monitoring.free_tool_id(tool)
 
 
+def test_a_lock_file_that_was_still_empty_when_it_was_read_is_not_taken_for_the_next_one(folder, start, monkeypatch):
+    """Its maker may end, and a third process make another, before the lock on it is free."""
+    real, children = os.open, []
+
+    def hold(tell):
+        os.open = real
+        counter = enable_counter("run")
+        tell(counter.position)
+        signal.pause()
+
+    def late(path, flags, *rest, **named):
+        file = real(path, flags, *rest, **named)
+        if not children and os.path.basename(path) == ".run.lock" and flags & os.O_ACCMODE == os.O_RDWR:
+            os.unlink(path)
+            children.append(start(hold))
+            children[0].hear()
+        return file
+
+    Path(".run.lock").touch()
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(InUseError, match="in use by process"):
+        enable_counter("run")
+    assert f"process {children[0].pid} on" in Path(".run.lock").read_text()
+
+
 def test_a_fork_at_any_line_of_letting_go_keeps_the_lock_from_nobody(folder, start, left, clock):
     """Another thread does it. The child has loops of its own; what its parent has let go of is free."""
 
