@@ -132,18 +132,24 @@ def _is_plain(folder: str, _device: int, _number: int) -> bool:
     return os.path.realpath(folder) == folder
 
 
+@functools.lru_cache
+def _absolute(name: str, folder: str) -> tuple[str, str]:
+    """Return where a name is, seen from this folder, and the folder of that: to find out takes longer than to look."""
+    place = os.path.normpath(os.path.join(folder, name))
+    return place, os.path.dirname(place)
+
+
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
     if os.pardir in name:
         return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
-    place = os.path.abspath(name)
-    folder, base = os.path.split(place)
+    place, folder = _absolute(name, "" if os.path.isabs(name) else os.getcwd())
     try:
         status = os.lstat(folder)
         is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
     except OSError:  # it is not there yet: that is said elsewhere
         is_plain = False
-    return place if is_plain else os.path.join(os.path.realpath(folder), base)
+    return place if is_plain else os.path.join(os.path.realpath(folder), os.path.basename(place))
 
 
 def look(path: str) -> os.stat_result | None:

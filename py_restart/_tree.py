@@ -54,7 +54,7 @@ class Place(Counted):
     @property
     def is_past(self) -> bool:
         """Whether an item that it was in is over."""
-        return any(one.parent.position != one.item for one in (*self.around, self)[1:])
+        return self.parent is not None and (self.parent.position != self.item or self.parent.is_past)
 
     @property
     def is_in_block(self) -> bool:
