@@ -136,7 +136,7 @@ class Journal:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = abs(self._durable) + 1
         record = {"save": save, "written": _files.now(), **self._writer, **moment}  # what changes most stands last
-        line = self._lines[0] or first_line(os.urandom(8).hex())
+        line = self._lines[0] or first_line(os.urandom(8).hex().encode())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
         slot = 2 - save % 2

@@ -33,12 +33,9 @@ _PLACE = '"\\u0000"'  # stands for the position that is told; no path has a NUL 
 _LARGEST = (1 << 63) - 1  # what a position may come to, for the size of a record
 
 
-def first_line(identity: str) -> bytes:
+def first_line(identity: bytes) -> bytes:
     """Return the first line of a progress file, without its padding."""
-    return _sealed(_START + b'%d, "id": "%b"' % (_VERSION, identity.encode()))
-
-
-def _sealed(text: bytes) -> bytes:
+    text = _START + b'%d, "id": "%b"' % (_VERSION, identity)
     return text + b', "check": "%08x"}' % crc32(text)
 
 
@@ -72,7 +69,7 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
         what = f"in format {int(version)}, but this py_restart reads format {_VERSION}"
         raise ValueError(f"{what}; finish the work with the one that wrote it")
     size, line = len(line) + 1, line.rstrip(b" ")
-    if size < _SMALLEST or line != _sealed(line.rpartition(b', "check": ')[0]):
+    if size < _SMALLEST or line != first_line(line.partition(b'"id": "')[2].partition(b'"')[0]):
         raise ValueError(f"cut short or damaged ({len(data)} bytes; its first line does not match its check sum)")
     if len(data) != 3 * size:
         raise ValueError(f"cut short or damaged ({len(data)} of {3 * size} bytes)")
