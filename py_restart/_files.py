@@ -41,12 +41,6 @@ def _seek_and_write(file: int, data: bytes, at: int) -> int:
 pwrite: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
 
 
-def write_at(file: int, data: bytes, at: int) -> None:
-    """Write all of it, or fail."""
-    if pwrite(file, data, at) != len(data):
-        raise OSError(errno.ENOSPC, "only a part could be written")
-
-
 def write_all(file: int, data: bytes) -> None:
     """Write all of it: the system takes 2 GB at a time (write(2))."""
     left = memoryview(data)
@@ -64,7 +58,7 @@ def create(path: str, data: bytes, is_flushed: bool = False) -> None:
     file = open_new(path)
     try:
         try:
-            write_at(file, data, 0)
+            write_all(file, data)
             if is_flushed:
                 flush_open(file)
         finally:

@@ -11,6 +11,7 @@ that was kept, since some mounts change the numbers of their files. Nothing is r
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from binascii import crc32
@@ -189,7 +190,8 @@ class Journal:
 
     def _put(self, slot: int, data: bytes) -> None:
         self._lines[slot] = None
-        _files.write_at(self._file, data.ljust(self._size - 1) + b"\n", slot * self._size)
+        if _files.pwrite(self._file, data.ljust(self._size - 1) + b"\n", slot * self._size) != self._size:
+            raise OSError(errno.ENOSPC, "only a part could be written")
         self._lines[slot] = data
 
     def _write_anew(self, slot: int, line: bytes, data: bytes, size: int, is_flushed: bool) -> None:
