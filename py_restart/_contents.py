@@ -135,10 +135,7 @@ class Contents:
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
         for folder in self._unflushed:
-            try:
-                _files.flush_one(folder)
-            except FileNotFoundError:  # it has gone, with all that was in it
-                pass
+            _files.flush_one(folder)
         self._unflushed.clear()
 
     def load(self, state: Any, stamp: Stamp) -> None:

@@ -192,7 +192,10 @@ def flush_one(path: str) -> None:
     """Bring a file to the device, or the names in a folder: to flush what is in it does not (fsync(2))."""
     if WINDOWS and os.path.isdir(path):  # which does that by itself, and cannot open a folder
         return
-    file = os.open(path, _TO_FLUSH)
+    try:
+        file = os.open(path, _TO_FLUSH)
+    except FileNotFoundError:  # somebody has deleted it, and all that was in it
+        return
     try:
         flush_open(file)
     finally:

@@ -214,12 +214,9 @@ class Journal:
         """Bring the newest record to the device, before anything is done that only it allows."""
         newest = self.newest  # another thread may remove what a finished loop has left
         if newest is not None and newest["save"] > self._durable:
-            try:
-                _files.flush(self.path)
-                if self._durable <= 0:
-                    _files.flush_one(self.folder)
-            except FileNotFoundError:  # somebody has deleted it: the next save writes it anew
-                pass
+            _files.flush(self.path)  # where somebody has deleted it, the next save writes it anew
+            if self._durable <= 0:
+                _files.flush_one(self.folder)
             self._durable, self._due = newest["save"], monotonic() + FLUSH_SECONDS
 
     def leave_behind(self) -> None:
