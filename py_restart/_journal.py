@@ -26,8 +26,8 @@ from ._typing import Moment
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
 
-_behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever flushes next takes them along
-_files.at_fork(_behind.clear)
+behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever flushes next takes them along
+_files.at_fork(behind.clear)
 
 
 class Teller:
@@ -219,10 +219,6 @@ class Journal:
                 _files.flush_one(self.folder)
             self._durable, self._due = newest["save"], monotonic() + FLUSH_SECONDS
 
-    def leave_behind(self) -> None:
-        """Let whoever flushes next flush this one too: its loop is finished, and its file closed."""
-        _behind[self.path] = self
-
     def stop_telling(self) -> None:
         """Let the next save of a position alone come here."""
         teller, self._teller = self._teller, None
@@ -245,7 +241,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the file; nothing belongs to its moment any more."""
         self.close()
-        _behind.pop(self.path, None)
+        behind.pop(self.path, None)
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
             if self._durable:  # or a power failure might bring back what is done
@@ -255,7 +251,7 @@ class Journal:
 
 def _flush_behind() -> None:
     """Flush what finished loops have left; a failure is theirs, and it is tried again."""
-    for journal in list(_behind.values()):
+    for journal in list(behind.values()):
         with failing(f"{journal.name}: could not be saved", "mend that and run again"):
             journal.flush()
-        _behind.pop(journal.path, None)
+        behind.pop(journal.path, None)

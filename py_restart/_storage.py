@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from . import _files, _lock
 from ._contents import Contents
 from ._errors import RestartError, failing
-from ._journal import Journal, Teller
+from ._journal import Journal, Teller, behind
 from ._progress import files_of
 from ._scope import running
 from ._signals import held, held_in_finalizer
@@ -78,7 +78,7 @@ class Storage:
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
         if is_kept and self.is_of_this_process:
-            self.journal.leave_behind()
+            behind[self.journal.path] = self.journal
         if self.lock.is_held:
             with held(), self.turn, failing(f"{self._name}: could not be saved", "mend that and run again"):
                 try:
