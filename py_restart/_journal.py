@@ -44,11 +44,11 @@ class Teller:
         """Save the position. Nothing can come between taking the file and writing to it: no call is in the line."""
         try:
             data = self.tail % (position, position)
-            is_told = _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due
+            if _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
+                return
         except OSError:  # there is no file, or it fails: in full, it says why
-            is_told = False
-        if not is_told:
-            self.tell(self, position)
+            pass
+        self.tell(self, position)
 
 
 class Journal:
