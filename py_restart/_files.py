@@ -10,7 +10,7 @@ import threading
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
-from stat import S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
 
 from ._typing import F, Stamp, T
 
@@ -22,6 +22,7 @@ PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe holds nobody up
 _TO_FLUSH: int = (os.O_RDWR if WINDOWS else os.O_RDONLY) | _BINARY
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
+_KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
 
@@ -157,10 +158,7 @@ def look(path: str) -> os.stat_result | None:
 def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     status = look(path)
-    if status is None:
-        return ""
-    mode = status.st_mode
-    return "folder" if S_ISDIR(mode) else "link" if S_ISLNK(mode) else "file" if S_ISREG(mode) else "other"
+    return _KINDS.get(S_IFMT(status.st_mode), "other") if status else ""
 
 
 def delete(path: str) -> None:
