@@ -212,7 +212,7 @@ def flush_open(file: int) -> None:
 def flush_and_stamp(path: str) -> Stamp:
     """Bring it to the device and digest it: a small file while it is open, and all others at the same time."""
     if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
-        return _stamp(_sum_of(_parts(path, is_flushed=True)))
+        return _stamp(_parts(path, is_flushed=True))
     return _both(lambda: stamp_of(path), lambda: flush(path))[0]
 
 
@@ -220,13 +220,10 @@ def stamp_of(path: str) -> Stamp:
     """Digest a file, one that is large in halves, or a folder with all that is in it."""
     status = os.lstat(path)
     if not S_ISREG(status.st_mode) or status.st_size < _LARGE:
-        return _stamp(_sum_of(_contents(path)))
+        return _stamp(_contents(path))
     half = status.st_size // 2
-    return _stamp(*_both(lambda: _sum_of(_parts(path, 0, half)), lambda: _sum_of(_parts(path, half))))
-
-
-def _stamp(*sums: tuple[int, int]) -> Stamp:
-    return {"size": sum(size for size, _ in sums), "digest": "".join(f"{digest:08x}" for _, digest in sums)}
+    first, second = _both(lambda: _stamp(_parts(path, 0, half)), lambda: _stamp(_parts(path, half)))
+    return {"size": status.st_size, "digest": f"{first['digest']}{second['digest']}"}
 
 
 def _both(first: Callable[[], T], second: Callable[[], F]) -> tuple[T, F]:
@@ -244,11 +241,11 @@ def _both(first: Callable[[], T], second: Callable[[], F]) -> tuple[T, F]:
     return found[0] if found else first(), other  # what has failed fails again, here
 
 
-def _sum_of(parts: Iterable[bytes]) -> tuple[int, int]:
+def _stamp(parts: Iterable[bytes]) -> Stamp:
     size, digest = 0, 0
     for part in parts:
         size, digest = size + len(part), crc32(part, digest)
-    return size, digest
+    return {"size": size, "digest": f"{digest:08x}"}
 
 
 def _contents(path: str) -> Iterator[bytes]:
