@@ -88,28 +88,24 @@ class Contents:
                 _files.attempt(_files.delete, place := self._leftovers.pop())
                 self._unflushed.add(os.path.dirname(place))
 
-    def recover(self) -> None:
-        """Finish what a crash has left undone of the save that counts."""
-        new = files_of(self._journal.newest)
-        for path in files_of(self._journal.other) | new:
-            self._find(path, new.get(path))
+    def recover(self, paths: Iterable[str]) -> None:
+        """Finish what a crash has left undone beside these: what belongs to the save that counts is moved in."""
+        known = files_of(self._journal.newest)
+        for path in paths:
+            gone, a, b, aside = [beside(self._journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
+            places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
+            self._leftovers += places
+            self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
+            if not places or self._ours(path, known.get(path)):
+                continue
+            if gone in places:
+                self.flush_folders()  # the marker, or half a folder might be left without it; the record was before it
+                _files.delete(path)
+            for place in (a, b):
+                staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
+                if self._ours(staged, known.get(path)):
+                    self._staged[path] = staged
         self.settle()
-
-    def _find(self, path: str, stamp: Stamp | None) -> None:
-        """Look what a crash has left beside `path`: what has this stamp is to be moved in, all else to be deleted."""
-        gone, a, b, aside = [beside(self._journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
-        places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
-        self._leftovers += places
-        self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
-        if not places or self._ours(path, stamp):
-            return
-        if gone in places:
-            self.flush_folders()  # the marker, or half a folder might be left without it; the record was before it
-            _files.delete(path)
-        for place in (a, b):
-            staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
-            if self._ours(staged, stamp):
-                self._staged[path] = staged
 
     def _delete(self, path: str) -> None:
         """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
@@ -154,8 +150,7 @@ class Contents:
         """Make sure that nothing foreign is at the path, and that something can be saved there."""
         path, known = state.path, files_of(self._journal.newest)
         if path not in known:
-            self._find(path, None)  # its progress file was deleted, but not what was staged for that
-            self.settle()
+            self.recover([path])  # its progress file was deleted, but not what was staged for that
         self._require_ours(path, known.get(path))
         with failing(f"{path}: the object cannot be pickled", "register one that can", Exception):
             state.rehearse()

@@ -49,7 +49,7 @@ class Storage:
                 self.lock.take(takes_over=True)
                 self.journal.read()
                 self._contents = Contents(self.journal)
-                self._contents.recover()
+                self._contents.recover(files_of(self.journal.other) | files_of(self.journal.newest))
                 if self.journal.newest is not None and "removed" in self.journal.newest:
                     self._remove()
         except BaseException:  # a signal that came meanwhile, too
