@@ -134,21 +134,19 @@ class Contents:
             _files.flush_one(folder)
         self._unflushed.clear()
 
-    def load(self, state: Any, stamp: Stamp) -> None:
-        """Load what was saved with this stamp."""
-        path, way_out = state.path, self._journal.way_out
-        self._seen.pop(path, None)  # all that is loaded has been read and digested before
-        if not self._require_ours(path, stamp):
-            raise RestartError(
-                f"{path}: missing, but {self._journal.name} was saved with it; put it back, or {way_out}"
-            )
-        advice = "bring back the class, or the version of a library, that it was saved with"
-        with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
-            state.load()
-
-    def prepare(self, state: Any) -> None:
-        """Make sure that nothing foreign is at the path, and that something can be saved there."""
-        path, known = state.path, files_of(self._journal.newest)
+    def take_up(self, state: Any, stamp: Stamp | None) -> None:
+        """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
+        path, journal = state.path, self._journal
+        if stamp:
+            self._seen.pop(path, None)  # all that is loaded has been read and digested before
+            if not self._require_ours(path, stamp):
+                what = f"missing, but {journal.name} was saved with it"
+                raise RestartError(f"{path}: {what}; put it back, or {journal.way_out}")
+            advice = "bring back the class, or the version of a library, that it was saved with"
+            with failing(f"{path}: cannot be loaded", f"{advice}, or {journal.way_out}", Exception):
+                state.load()
+            return
+        known = files_of(journal.newest)
         if path not in known:
             self.recover([path])  # its progress file was deleted, but not what was staged for that
         self._require_ours(path, known.get(path))

@@ -90,10 +90,7 @@ class Storage:
         """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved."""
         mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.journal.way_out}")
         with held(), mend:
-            if stamp is not None:
-                self._contents.load(state, stamp)
-            else:
-                self._contents.prepare(state)
+            self._contents.take_up(state, stamp)
 
     def save(
         self, moment: Moment, told: Moment, states: Mapping[str, Any], teller: Teller | None, flush: bool, close: bool
