@@ -158,9 +158,7 @@ class Contents:
         status = self._ours(path, stamp)
         if not status and os.path.lexists(path):
             what = f"exists already, and was not saved with {self._journal.name}"
-            way_out = (
-                "it may be from an earlier run whose progress file was deleted; move it away, or give another path"
-            )
+            way_out = "it may be of an earlier run whose progress file was deleted; move it away, or give another path"
             if stamp:
                 what = "changed or damaged since it was saved, or not closed by what wrote it"
                 way_out = f"put back what was saved, or {self._journal.way_out}"
