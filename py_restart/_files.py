@@ -10,7 +10,7 @@ import threading
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
-from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
 
 from ._typing import F, Stamp, T
 
@@ -217,10 +217,16 @@ def flush_and_stamp(path: str) -> Stamp:
 
 
 def stamp_of(path: str) -> Stamp:
-    """Digest a file, one that is large in halves, or a folder with all that is in it."""
+    """Digest a file, one that is large in halves, or a folder: the names, kinds and stamps of what is in it."""
     status = os.lstat(path)
-    if not S_ISREG(status.st_mode) or status.st_size < _LARGE:
-        return _stamp(_contents(path))
+    if S_ISLNK(status.st_mode):
+        return _stamp([os.fsencode(os.readlink(path))])
+    if S_ISDIR(status.st_mode):
+        inner = [(name, os.path.join(path, name)) for name in sorted(os.listdir(path))]
+        told = [os.fsencode(f"{name}\0{kind_of(place)}\0{stamp_of(place)}\0") for name, place in inner]
+        return _stamp([b"folder", *told])  # or an empty one would pass for an empty file
+    if status.st_size < _LARGE:
+        return _stamp(_parts(path))
     half = status.st_size // 2
     first, second = _both(lambda: _stamp(_parts(path, 0, half)), lambda: _stamp(_parts(path, half)))
     return {"size": status.st_size, "digest": f"{first['digest']}{second['digest']}"}
@@ -246,22 +252,6 @@ def _stamp(parts: Iterable[bytes]) -> Stamp:
     for part in parts:
         size, digest = size + len(part), crc32(part, digest)
     return {"size": size, "digest": f"{digest:08x}"}
-
-
-def _contents(path: str) -> Iterator[bytes]:
-    """All bytes of a file; of a folder, names and lengths as well."""
-    kind = kind_of(path)
-    if kind == "link":
-        yield os.fsencode(os.readlink(path))
-    elif kind == "folder":
-        for name in sorted(os.listdir(path)):
-            inner = os.path.join(path, name)
-            kind = kind_of(inner)
-            yield os.fsencode(f"\0{kind}\0{name}\0{os.lstat(inner).st_size if kind == 'file' else ''}\0")
-            yield from _contents(inner)
-        yield b"\0end\0"
-    else:
-        yield from _parts(path)
 
 
 def is_untouched(status: os.stat_result, former: os.stat_result | None) -> bool:

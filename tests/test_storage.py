@@ -1193,6 +1193,18 @@ def test_the_digest_of_a_folder_covers_names_kinds_and_contents(folder, change):
         enable_counter("run").save_load_funcs([model], [os.listdir], ["model"])
 
 
+def test_an_empty_file_does_not_pass_for_an_empty_folder(folder):
+    """Nothing is in either of them."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs([os.mkdir], [os.listdir], ["model"])
+        for _ in counter(range(3)):
+            raise Stop
+    os.rmdir("model")
+    Path("model").touch()
+    with pytest.raises(RestartError, match="model: .*changed"):
+        enable_counter("run").save_load_funcs([os.mkdir], [os.listdir], ["model"])
+
+
 def test_a_change_inside_a_saved_folder_is_noticed_by_the_next_save(folder):
     """Also one that leaves the folder's own time and size as they were."""
     with pytest.raises(RestartError, match="model: .*changed"):
