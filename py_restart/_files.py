@@ -222,9 +222,10 @@ def stamp_of(path: str) -> Stamp:
     if S_ISLNK(status.st_mode):
         return _stamp([os.fsencode(os.readlink(path))])
     if S_ISDIR(status.st_mode):
-        inner = [(name, os.path.join(path, name)) for name in sorted(os.listdir(path))]
-        told = [os.fsencode(f"{name}\0{kind_of(place)}\0{stamp_of(place)}\0") for name, place in inner]
-        return _stamp([b"folder", *told])  # or an empty one would pass for an empty file
+        inner = {name: stamp_of(os.path.join(path, name)) for name in sorted(os.listdir(path))}
+        told = [os.fsencode(f"{name}\0{kind_of(os.path.join(path, name))}\0{inner[name]}\0") for name in inner]
+        size = sum(int(stamp["size"]) for stamp in inner.values())
+        return {**_stamp([b"folder", *told]), "size": size}  # an empty one must not pass for an empty file
     if status.st_size < _LARGE:
         return _stamp(_parts(path))
     half = status.st_size // 2
