@@ -7,9 +7,8 @@ frame of that `for` tells: it is not on the stack any more, or it runs what is n
 from __future__ import annotations
 
 import sys
-from bisect import bisect, bisect_left
+from bisect import bisect
 from functools import cached_property, lru_cache
-from itertools import compress
 from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
@@ -79,7 +78,7 @@ def _behind(code: CodeType, at: int) -> frozenset[int] | None:
     import dis
 
     listed: Any = dis.Bytecode(code)
-    instructions = [one for one in listed if one.opname != "EXTENDED_ARG"]
+    instructions = list(listed)
     starts = [one.offset for one in instructions]
     ends = [*starts[1:], len(code.co_code)]
     index = bisect(starts, at) - 1  # a frame may stand behind the instruction that it is at
@@ -89,18 +88,15 @@ def _behind(code: CodeType, at: int) -> frozenset[int] | None:
     for one, following in zip(instructions, ends, strict=True):
         ways[one.offset] = [] if one.opname in _ENDS else [following]
         if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
-            ways[one.offset].append(starts[bisect_left(starts, one.argval)])
+            ways[one.offset].append(one.argval)
     head, end = starts[index], instructions[index].argval
     found = [way for start in ways if head <= start < end for way in ways[start] if not head <= way < end]
     for part in listed.exception_entries:
-        for start in starts[bisect_left(starts, part.start) : bisect_left(starts, part.end)]:
-            ways[start].append(starts[bisect_left(starts, part.target)])
-    behind = {starts[index - 1]}
+        for start in ways.keys() & range(part.start, part.end):
+            ways[start].append(part.target)
     while found:
         offset = found.pop()
-        if offset not in behind:
-            behind.add(offset)
-            found += ways.get(offset, ())
-    behind.remove(starts[index - 1])
-    spans = compress(map(range, starts, ends), map(behind.__contains__, starts))
+        if offset != head:
+            found += ways.pop(offset, ())
+    spans = (range(start, end) for start, end in zip(starts, ends, strict=True) if start not in ways)
     return frozenset(offset for span in spans for offset in span)
