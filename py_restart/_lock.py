@@ -79,18 +79,16 @@ class Lock:
 
     def _hand_over(self, newer: Lock) -> None:
         """Let a newer user have it. A save that runs is waited for, but not for ever: it may wait for this thread."""
-        user = self._user()  # None: it is just being thrown away
-        if user is not None and (user.is_busy() or not user.turn.acquire(timeout=START_SECONDS)):
+        user: Any = self._user() or newer._user()  # the newer one, where it is just being thrown away
+        if user.is_busy() or not user.turn.acquire(timeout=START_SECONDS):
             what = "in use by a loop that runs in another thread"
             raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
         try:
             if self.is_held:
                 newer._line, newer._file, self._file, self.is_lost = self._line, self._file, -1, True
-                if user is not None:
-                    user.journal.abandon()
+                user.journal.abandon()
         finally:
-            if user is not None:
-                user.turn.release()
+            user.turn.release()
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
