@@ -42,8 +42,8 @@ def _seek_and_write(file: int, data: bytes, at: int) -> int:
 pwrite: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
 
 
-def write_all(file: int, data: bytes) -> None:
-    """Write all of it: the system takes 2 GB at a time (write(2))."""
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all of these bytes: the system takes 2 GB at a time (write(2))."""
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect
 from functools import cached_property, lru_cache
+from itertools import compress
 from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
@@ -52,13 +53,17 @@ class Driver:
         return frame is not None and frame.f_lasti not in self._behind
 
     @property
-    def is_thrown(self) -> bool:
-        """Whether the exception that is being handled, or on its way, has come out of the `for`."""
+    def is_settled(self) -> bool:
+        """Whether no exception is on its way that may have left the `for`: none has come since, but from behind it."""
         error = sys.exc_info()[1]
-        trace = None if error is None or id(error) == self._handled else error.__traceback__
-        while trace is not None and (id(trace.tb_frame) != self._frame or trace.tb_frame.f_code is not self._code):
+        if error is None or id(error) == self._handled:
+            return True
+        places, trace = [], error.__traceback__
+        while trace is not None:
+            if id(trace.tb_frame) == self._frame and trace.tb_frame.f_code is self._code:
+                places.append(trace.tb_lasti)
             trace = trace.tb_next
-        return trace is not None and trace.tb_lasti not in (self._behind or ())
+        return error.__context__ is None and bool(places) and (self._behind or set()).issuperset(places)
 
 
 def is_at_yield(trace: TracebackType) -> bool:
@@ -98,5 +103,9 @@ def _behind(code: CodeType, at: int) -> frozenset[int] | None:
         offset = found.pop()
         if offset != head:
             found += ways.pop(offset, ())
-    spans = (range(start, end) for start, end in zip(starts, ends, strict=True) if start not in ways)
-    return frozenset(offset for span in spans for offset in span)
+    # What is short is copied to where a `break` stood, and a `finally` to each `return`: the same places in the text.
+    behind = [one for one in instructions if one.offset not in ways]
+    is_copied = any((one.opname, one.positions) == ("FOR_ITER", instructions[index].positions) for one in behind)
+    told = set() if is_copied else {one.positions for one in behind if one.positions.lineno}
+    left = (one.offset not in ways or (one.positions in told and one.offset != head) for one in instructions)
+    return frozenset(offset for span in compress(map(range, starts, ends), left) for offset in span)

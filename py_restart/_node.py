@@ -81,7 +81,7 @@ class Node(Place):
         if self.block is not None:
             self.block.enter(self)
         for other in self.parent.inside().values() if self.parent is not None else ():
-            if other.state == LEFT and other.block in (None, self.block) and not other.driven_by.is_thrown:
+            if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.storage.journal.stop_telling()
@@ -209,7 +209,8 @@ class Node(Place):
     def _save(self, nodes: list[Any] | None = None, teller: Teller | None = None, flush: bool = False) -> None:
         """Save the moment: of these loops, or of all. A save that is asked for during a save comes right after it."""
         host, nodes = self.host, nodes or self.whole()
-        warn_of_lost([*self.around, self])
+        if self.state != OVER or self._drawn is not None:  # else the function that has the object may be over as well
+            warn_of_lost([*self.around, self])
         host.saves += 1
         if host.saves > 1:
             return

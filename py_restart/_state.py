@@ -6,7 +6,6 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 
 from . import _files
@@ -49,7 +48,7 @@ class Object:
     def save(self, path: str) -> None:
         file = _files.open_new(path)
         try:
-            self._pickle(partial(_files.write_all, file))
+            self._pickle(lambda data: _files.write_all(file, data))
         finally:
             os.close(file)
 
@@ -66,13 +65,14 @@ class Object:
         if type(self.value) in _NUMBERS:
             self.value = pickle.loads(pickle.dumps(self.value))
         else:
-            self._pickle(len)
+            self._pickle(lambda data: None)
 
-    def _pickle(self, write: Callable[[bytes], object]) -> None:
+    def _pickle(self, write: Callable[[memoryview], None]) -> None:
         """Hand the pickle to `write`, part by part; a file of Python's own would look at what it has opened first."""
         import pickle
 
-        file: Any = SimpleNamespace(write=write)
+        # An array comes as a buffer of its own items, in its own order: what is written is bytes.
+        file: Any = SimpleNamespace(write=lambda data: write(pickle.PickleBuffer(data).raw()))
         pickle.Pickler(file, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:

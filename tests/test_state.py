@@ -5,6 +5,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from py_restart import RestartError, enable_counter
@@ -215,3 +216,19 @@ def test_an_object_of_which_the_system_writes_a_part_at_a_time_is_whole(folder, 
         for _ in counter(range(1)):
             raise Stop
     assert enable_counter("run").save_load_object([], "object") == [b"x" * 100_000, b"y" * 100_000, [*range(1000)]]
+
+
+@pytest.mark.parametrize("order", ["C", "F", "none"])
+def test_a_large_array_is_an_object_like_any_other(folder, monkeypatch, order):
+    """Its pickle hands over its own buffer, which has no length in bytes and is not in the order of C."""
+    real, whole = os.write, np.arange(60_000.0).reshape(200, 300)
+    array = whole[::2, ::2] if order == "none" else np.array(whole, order=order)
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        kept = counter.save_load_object({"array": array}, "object")
+        monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:4093]))
+        for _ in counter(range(1)):
+            kept["array"][0, 0] = 7
+            raise Stop
+    loaded = enable_counter("run").save_load_object({}, "object")["array"]
+    array[0, 0] = 7
+    assert np.array_equal(loaded, array) and loaded.dtype == array.dtype
