@@ -197,7 +197,7 @@ class Node(Place):
             raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
-        if self.parent is not None and self.was_saved and not self.parent.has(self):
+        if self.parent is not None and self.was_saved and self.path not in self.parent.inside() | self.parent.moments:
             self.forget_saved()  # with the loop around it
 
     def _take_up(self) -> None:

@@ -138,10 +138,6 @@ class Place(Counted):
             raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
         return parent.moments.get(self.path)
 
-    def has(self, loop: Place) -> bool:
-        """Whether it, or what was saved of it, is in the current item."""
-        return self.inside().get(loop.path) is loop or loop.path in self.moments
-
     def join(self) -> None:
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
         if self.parent is not None:
