@@ -57,7 +57,6 @@ class CounterClosier:
         if (span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
-        self._has_loop = False
         if use_tempfile:
             self._node: Counted = Node(_place(name), name, bool(each_save), span, interval)
         else:
@@ -79,12 +78,11 @@ class CounterClosier:
         [0, 1, 2]
         """
         name = self._node.name
-        if self._has_loop:
+        if self._node.source is not None:
             raise RestartError(f"{name}: this counter has counted a loop already; make another counter")
         _require_iterable(iterable, name)
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
             warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
-        self._has_loop = True
         return Loop(self._node, iterable)
 
     @face

@@ -32,7 +32,7 @@ class Counted:
     start: int = 0  # the position at which the loop begins
     is_finished: bool = False  # an earlier run has finished it: nothing is left to run
     length: int | None = None
-    source: Any = ()
+    source: Any = None  # until it has an iterable
     _position: int = 0  # while it is not running
     _drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
     driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
