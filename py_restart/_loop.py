@@ -71,7 +71,6 @@ class Counted:
         return driver
 
     def _drive(self) -> Generator[Any, None, None]:
-        self.driven_by = Driver(sys._getframe(1))
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():
@@ -96,7 +95,7 @@ class Counted:
                     save(drawn)
 
     def __enter__(self) -> None:
-        pass
+        self.driven_by = Driver(sys._getframe(2))
 
     @shielded
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
