@@ -74,9 +74,8 @@ class multi_count:
         former = self._members.get(member.path, member)
         then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
-            raise RestartError(
-                f"{member.name}: used for two loops of one multi_count block; give each loop a path of its own"
-            )
+            what = "used for two loops of one multi_count block"
+            raise RestartError(f"{member.name}: {what}; give each loop a path of its own")
         self._members.pop(member.path, None)  # the newest stands last
         self._members[member.path] = member
 

@@ -124,11 +124,9 @@ class Place(Counted):
             for path, moment in left.items():
                 files = files_of(moment)
                 if files or not (moment["finished"] or has_ended(moment)):
-                    what = (
-                        f"saved at position {moment['position']} in an item of {self.name}, which has ended without it"
-                    )
+                    at = f"position {moment['position']} in an item of {self.name}"
                     lost = f"{' and '.join(files)} will go" if files else "register what decides whether it runs"
-                    warn(f"{path}: {what}; {lost}")
+                    warn(f"{path}: saved at {at}, which has ended without it; {lost}")
         return self._inside
 
     def former(self, parent: Place) -> Moment | None:
