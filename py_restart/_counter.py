@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 
 from ._errors import RestartError, face, failing, warn
 from ._files import place_of
@@ -53,7 +54,8 @@ class CounterClosier:
         save_interval: float = 0.0,
     ) -> None:
         name = _checked_path(file_path)
-        span, interval = _checked_span(save_span), _checked_interval(save_interval)
+        span = min(_checked("save_span", save_span, index, "whole number", 1, "items"), sys.maxsize)
+        interval = _checked("save_interval", save_interval, lambda given: float(given + 0), "number", 0, "seconds")
         if (span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
@@ -249,22 +251,14 @@ def _place(name: str) -> str:
         return place_of(name)
 
 
-def _checked_span(span: Any) -> int:
-    if isinstance(span, bool) or not hasattr(span, "__index__"):
-        raise TypeError(f"save_span is {span!r}; give a whole number of items")
-    if span < 1:
-        raise ValueError(f"save_span is {span!r}; give 1 or more items")
-    return min(int(span), sys.maxsize)
-
-
-def _checked_interval(interval: Any) -> float:
+def _checked(name: str, given: Any, convert: Callable[[Any], Any], kind: str, least: int, unit: str) -> Any:
     try:
-        seconds = float(interval + 0.0)
+        number = convert(None if isinstance(given, bool) else given)
     except (TypeError, ValueError):
-        raise TypeError(f"save_interval is {interval!r}; give a number of seconds") from None
-    if not seconds >= 0:
-        raise ValueError(f"save_interval is {interval!r}; give 0 or more seconds")
-    return seconds
+        raise TypeError(f"{name} is {given!r}; give a {kind} of {unit}") from None
+    if not number >= least:
+        raise ValueError(f"{name} is {given!r}; give {least} or more {unit}")
+    return number
 
 
 def _checked_triples(name: str, *columns: Any) -> list[Any]:
