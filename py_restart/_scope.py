@@ -125,7 +125,6 @@ def around(name: str, path: str = "") -> list[Any]:
             if loop.driven_by.on_stack() is not None:
                 raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
             loops = loops[:index]  # run again, while a variable holds what the last run has left
-            break
     if any(loop.is_drawing for loop in loops):
         raise RestartError(f"{name}: {NO_SOURCE}")
     return loops
