@@ -82,7 +82,10 @@ class CounterClosier:
         name = self._node.name
         if self._node.source is not None:
             raise RestartError(f"{name}: this counter has counted a loop already; make another counter")
-        _require_iterable(iterable, name)
+        if type(iterable) is Loop:
+            raise RestartError(f"{name}: {NO_SOURCE}")
+        if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__") or callable(iterable)):
+            raise TypeError(f"{name}: {iterable!r} is not iterable; give an iterable, or a function that returns one")
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
             warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
         return Loop(self._node, iterable)
@@ -223,15 +226,7 @@ def simple_counter(
     a
     b
     """
-    _require_iterable(iterable, file_path)  # before a file is made
     return CounterClosier(file_path, use_tempfile, True, save_span, save_interval=save_interval)(iterable)
-
-
-def _require_iterable(source: object, name: object) -> None:
-    if type(source) is Loop:
-        raise RestartError(f"{name}: {NO_SOURCE}")
-    if not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__") or callable(source)):
-        raise TypeError(f"{name}: {source!r} is not iterable; give an iterable, or a function that returns one")
 
 
 def _checked_path(path: Any) -> str:
