@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import index
 
-from ._errors import RestartError, face, failing, warn
+from ._errors import RestartError, face, warn
 from ._files import place_of
 from ._loop import Counted, Loop
 from ._node import Node
@@ -60,7 +60,7 @@ class CounterClosier:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
         if use_tempfile:
-            self._node: Counted = Node(_place(name), name, bool(each_save), span, interval)
+            self._node: Counted = Node(place_of(name), name, bool(each_save), span, interval)
         else:
             self._node = Counted(name, span)
 
@@ -105,7 +105,7 @@ class CounterClosier:
         ...     for i in counter(range(3)):
         ...         seen.append(i)
         """
-        self._node.register([Object(obj, _place(_checked_path(obj_path)), obj_path)])
+        self._node.register([Object(obj, place_of(_checked_path(obj_path)), obj_path)])
         loaded: T = self._node.states[-1].value
         return loaded
 
@@ -132,8 +132,8 @@ class CounterClosier:
         >>> with enable_counter("run.tmp") as counter:
         ...     counter.save_load_funcs([lambda path: path.write_text(text[0])], [load], [Path("text.txt")])
         """
-        triples = _checked_triples(self._node.name, save_funcs, load_funcs, func_paths)
-        self._node.register([Functions(save, load, _place(_checked_path(path)), path) for save, load, path in triples])
+        rows = _checked_triples(self._node.name, save_funcs, load_funcs, func_paths)
+        self._node.register([Functions(save, load, place_of(_checked_path(path)), path) for save, load, path in rows])
 
     @property
     @face
@@ -239,11 +239,6 @@ def _checked_path(path: Any) -> str:
     if separator and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not os.path.isdir(f"{scheme}:"):
         raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
     return name
-
-
-def _place(name: str) -> str:
-    with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
-        return place_of(name)
 
 
 def _checked(name: str, given: Any, convert: Callable[[Any], Any], kind: str, least: int, unit: str) -> Any:

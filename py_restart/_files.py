@@ -12,6 +12,7 @@ from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
 
+from ._errors import failing
 from ._typing import F, Stamp, T
 
 WINDOWS = sys.platform == "win32"
@@ -136,9 +137,10 @@ def _absolute(name: str, folder: str) -> tuple[str, str]:
 
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
-    if os.pardir in name:
-        return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
-    place, folder = _absolute(name, "" if os.path.isabs(name) else os.getcwd())
+    with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
+        if os.pardir in name:
+            return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
+        place, folder = _absolute(name, "" if os.path.isabs(name) else os.getcwd())
     try:
         status = os.lstat(folder)
         is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
