@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 
 from . import _scope
@@ -110,9 +110,7 @@ class Node(Place):
         if self in blocks or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
-            if not blocks:
-                atexit.unregister(_close_all)
-                atexit.register(_close_all)
+            _save_at_exit()
             watch(self)
         except BaseException:  # a signal that came meanwhile: the handlers that were there come back
             with held():
@@ -280,6 +278,11 @@ class Node(Place):
         """Let go of the file where neither a `for` nor a `with` needs it."""
         if self.parent is None and self.state not in (MADE, RUNNING) and self not in blocks:
             self.storage.release()
+
+
+@cache  # Python keeps a place in its table for each function that was ever registered
+def _save_at_exit() -> None:
+    atexit.register(_close_all)
 
 
 def _close_all() -> None:

@@ -1,5 +1,6 @@
 """What a counter does: what is saved, when, where the next run starts, and who may use it."""
 
+import atexit
 import gc
 import os
 import pickle
@@ -1086,3 +1087,13 @@ def test_a_loop_broken_off_at_the_end_of_a_block_inside_a_loop_has_ended(folder,
 
     assert run_child(job, True).told == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert run_child(job, False).told == [[(0, 0), (0, 1), (1, 0), (1, 1)]]
+
+
+def test_blocks_leave_nothing_behind_in_the_table_of_exit_functions(folder):
+    """Each one would make the next block slower."""
+    with enable_counter("run"):
+        count = atexit._ncallbacks()
+    for _ in range(3):
+        with enable_counter("run"):
+            pass
+    assert atexit._ncallbacks() == count
