@@ -161,7 +161,9 @@ class Counted:
         return [items]
 
     # What `_node` does more.
-    def refuse(self, what: str) -> None: ...
+
+    refuse: Callable[[str], None]
+
     def meet(self, item: object, source: object) -> None: ...
     def begin(self) -> Callable[[int], object] | None: ...  # returns what saves at a boundary, if anything does
     def end(self) -> None: ...
