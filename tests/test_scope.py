@@ -1004,6 +1004,7 @@ def test_a_counter_of_an_item_before_neither_saves_nor_forgets_in_this_one(folde
                 tell((i, "early", j))
                 if j == 1:
                     break
+        early.remove_files()
         early.save()  # its item is the last one, and that is over
 
     told = [tuple(one) for one in run_child(job, killer((1, 1), die)).told]
@@ -1923,6 +1924,24 @@ def test_what_the_outer_counter_forgets_is_forgotten_for_an_inner_one_that_waits
                     part.append(j)
                 assert part == [0, 1, 2, 3]
     assert left() == [] == seen
+
+
+def test_what_the_outer_counter_forgets_is_forgotten_for_an_inner_one_that_has_saved(folder, left):
+    """It stands in the record already, before its loop has begun."""
+    seen = []
+    for forgets in (False, True):
+        with contextlib.suppress(Stop), enable_counter("outer", each_save=True) as outer:
+            for _ in outer(range(1)):
+                inner = enable_counter("inner", each_save=True)
+                if forgets:
+                    inner.save()
+                    outer.remove_files()
+                    assert inner.position == 0
+                for j in inner(range(4)):
+                    if j == 2 and not forgets:
+                        raise Stop
+                    seen.append(j)
+    assert (seen, left()) == ([0, 1, 0, 1, 2, 3], [])
 
 
 def test_what_an_inner_counter_forgets_before_its_loop_is_not_saved_again(folder):

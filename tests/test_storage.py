@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 import zlib
 from pathlib import Path
@@ -2772,6 +2773,27 @@ def at_line(number, name, do):
         finally:
             monitoring.set_events(tool, 0)
             monitoring.free_tool_id(tool)
+
+
+def test_a_child_that_is_forked_while_a_counter_is_thrown_away_does_not_have_its_lock(folder, left):
+    """The garbage collector has taken the references to it back by then, and has called nothing of it yet."""
+    found = []
+
+    class Forks:
+        def __del__(self):
+            child = os.fork()
+            if child == 0:
+                os._exit(len(descriptors(".run.lock")))
+            found.append((len(descriptors(".run.lock")), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+
+    gc.collect()
+    cycle = [Forks()]
+    cycle += [cycle, enable_counter("run")]
+    del cycle
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of a fork beside threads
+        gc.collect()
+    assert (found, left()) == ([(1, 0)], [])
 
 
 def test_a_lock_file_that_was_still_empty_when_it_was_read_is_not_taken_for_the_next_one(folder, start, monkeypatch):
