@@ -270,8 +270,14 @@ class Node(Place):
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_in_block):
             self._save_end(nodes)
-        if self.parent is None:
-            self.storage.release(is_kept=True) if self.is_in_block else self.storage.remove()
+        if self.parent is None and self.is_in_block:
+            over: Any = Node.__new__(Node)  # keeps the files until the block ends, but no object in memory
+            over.__dict__.update(self.__dict__, states=[])
+            self.block.members[self.path] = over
+            users.update({state.path: over for state in self.states})
+            self.storage.release(is_kept=True)
+        elif self.parent is None:
+            self.storage.remove()
         log("info", f"{self.path}: done at position {self.position}")
 
     def _release_if_idle(self) -> None:

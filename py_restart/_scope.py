@@ -40,7 +40,7 @@ class multi_count:
     second 1
     """
 
-    _members: dict[str, Any]  # by path; of an inner loop, the newest
+    members: dict[str, Any]  # by path; of an inner loop, the newest
     thread: threading.Thread  # that has opened it
     is_done: bool  # it has ended without an exception: its loops need not be skipped any more
 
@@ -48,7 +48,7 @@ class multi_count:
     def __enter__(self) -> multi_count:
         if _block.get() in opened:
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
-        self._members, self.thread, self.is_done = {}, threading.current_thread(), False
+        self.members, self.thread, self.is_done = {}, threading.current_thread(), False
         opened.append(self)
         _block.set(self)
         return self
@@ -61,23 +61,24 @@ class multi_count:
         opened.remove(self)
         self.is_done = error is None
         failure: Exception | None = None
-        for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
+        for member in reversed(self.members.values()):  # a later loop never looks done before an earlier one
             try:
                 member.leave_block()
             except Exception as raised:  # all others let go of their files all the same
                 failure, self.is_done = failure or raised, False
+        self.members.clear()
         if failure is not None:
             raise failure
 
     def enter(self, member: Any) -> None:
         """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
-        former = self._members.get(member.path, member)
+        former = self.members.get(member.path, member)
         then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
             what = "used for two loops of one multi_count block"
             raise RestartError(f"{member.name}: {what}; give each loop a path of its own")
-        self._members.pop(member.path, None)  # the newest stands last
-        self._members[member.path] = member
+        self.members.pop(member.path, None)  # the newest stands last
+        self.members[member.path] = member
 
 
 class _Config:

@@ -11,6 +11,8 @@ import pickle
 import re
 import signal
 import threading
+import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -288,6 +290,32 @@ def test_a_thousand_finished_loops_of_a_block_hold_no_descriptor_and_no_lock(fol
         assert number_of_descriptors() == before
         assert left() == sorted(f"run{k}" for k in range(1000))
     assert number_of_descriptors() == before
+    assert left() == []
+
+
+@pytest.mark.parametrize("each_save", [False, True])
+def test_a_finished_loop_of_a_block_keeps_no_object_in_memory(folder, left, each_save):
+    """There may be a model in each of them, and they need not fit all at once."""
+
+    def train(k):
+        with enable_counter(f"run{k}", each_save=each_save) as counter:
+            model = counter.save_load_object(deque(), f"model{k}")
+            model.extend(counter(range(3)))
+            return weakref.ref(model)
+
+    gc.disable()
+    try:
+        with multi_count():
+            assert [train(k)() for k in range(3)] == [None] * 3
+            assert left() == sorted(f"{kind}{k}" for kind in ("model", "run") for k in range(3))
+            counter = enable_counter("broken off", each_save=True)
+            broken_off = weakref.ref(counter.save_load_object(deque(), "kept"))
+            for _ in counter(range(3)):
+                break
+            del counter
+        assert broken_off() is None
+    finally:
+        gc.enable()
     assert left() == []
 
 
