@@ -124,7 +124,7 @@ class Contents:
         except OSError:
             self._leftovers.append(gone)
             if not os.path.lexists(gone):
-                _files.create(gone, b"", is_flushed=True)
+                _files.create(gone, lambda write: None, is_flushed=True)
             _files.flush_one(folder)
             _files.delete(path)
 

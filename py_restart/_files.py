@@ -43,29 +43,23 @@ def _seek_and_write(file: int, data: bytes, at: int) -> int:
 pwrite: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
 
 
-def write_all(file: int, data: bytes | memoryview) -> None:
-    """Write all of these bytes: the system takes 2 GB at a time (write(2))."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
+def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False) -> None:
+    """Make a new file of what `fill` hands to the function that it is called with; none where the disk is full."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
 
+    def write(data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:  # the system takes 2 GB at a time (write(2))
+            left = left[os.write(file, left) :]
 
-def open_new(path: str) -> int:
-    """Open a new file to write to."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
-
-
-def create(path: str, data: bytes, is_flushed: bool = False) -> None:
-    """Make a new file with these contents, or none."""
-    file = open_new(path)
     try:
         try:
-            write_all(file, data)
+            fill(write)
             if is_flushed:
                 flush_open(file)
         finally:
             os.close(file)
-    except BaseException:
+    except OSError:
         attempt(delete, path)
         raise
 

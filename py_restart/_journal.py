@@ -201,7 +201,8 @@ class Journal:
         _files.delete(self._staged)
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
-        _files.create(self._staged, b"".join(part.ljust(size - 1) + b"\n" for part in lines), is_flushed)
+        data = b"".join(part.ljust(size - 1) + b"\n" for part in lines)
+        _files.create(self._staged, lambda write: write(data), is_flushed)
         try:
             former = _files.look(self.path) if is_here else None
             _files.replace(self._staged, os.lstat(self._staged).st_mode, self.path, former)

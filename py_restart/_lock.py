@@ -112,7 +112,7 @@ class Lock:
             seen: bytes | None = self._line
             try:
                 try:
-                    _files.create(self._path, self._line)
+                    _files.create(self._path, lambda write: write(self._line))
                 except FileExistsError:
                     seen = b""
                 try:

@@ -46,11 +46,7 @@ class Object:
         self.is_judged = False  # whether it was judged, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
-        file = _files.open_new(path)
-        try:
-            self._pickle(lambda data: _files.write_all(file, data))
-        finally:
-            os.close(file)
+        _files.create(path, self._pickle)
 
     def load(self) -> None:
         import pickle
