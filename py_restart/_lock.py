@@ -35,13 +35,8 @@ _EXITING = 0x4  # PF_EXITING: proc(5), include/linux/sched.h
 _KILLED = 1 << 8  # SIGKILL waits for it to run: proc(5)
 _PAST_ALL = 1 << 30  # Windows: what is locked cannot be read
 
-_held: dict[str, Lock] = {}  # by progress file: the locks of this process
+locks: dict[str, Lock] = {}  # by progress file: the locks of this process
 turn = threading.RLock()  # one thread at a time takes a lock, and begins with what it guards
-
-
-def is_locked_here(path: str) -> bool:
-    """Whether a counter of this process has this progress file open."""
-    return path in _held
 
 
 class Lock:
@@ -67,7 +62,7 @@ class Lock:
     def take(self, takes_over: bool) -> None:
         """Take the lock, or take it over from an older user in this process; raise where another one holds it."""
         with turn:
-            other = _held.get(self._progress)
+            other = locks.get(self._progress)
             if other is not None and other.is_held:
                 if not takes_over:
                     raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
@@ -75,7 +70,7 @@ class Lock:
             if not self.is_held:
                 with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
                     self._file = self._locked()
-            _held[self._progress] = self
+            locks[self._progress] = self
 
     def _hand_over(self, newer: Lock) -> None:
         """Let a newer user have it. A save that runs is waited for, but not for ever: it may wait for this thread."""
@@ -95,8 +90,8 @@ class Lock:
         if self.is_held:
             with held():
                 file, self._file = self._file, -1
-                if _held.get(self._progress) is self:
-                    del _held[self._progress]
+                if locks.get(self._progress) is self:
+                    del locks[self._progress]
                 self._let_go(file, self._line)
 
     def _locked(self) -> int:
@@ -200,7 +195,7 @@ def _try_to_lock(file: int) -> bool:
 
 @atexit.register
 def _release_all() -> None:
-    for lock in list(_held.values()):
+    for lock in list(locks.values()):
         user = lock._user()
         if user is None or not user.is_busy():  # else a thread goes on until the process is gone
             lock.release()
@@ -211,8 +206,8 @@ def _after_fork() -> None:
     """The locks are the parent's, and so are their files."""
     global turn
     turn = threading.RLock()  # a thread that is not in the child may have held it
-    while _held:
-        lock = _held.popitem()[1]
+    while locks:
+        lock = locks.popitem()[1]
         if (user := lock._user()) is not None:
             user.journal.abandon()
         file, lock._file = lock._file, -1

@@ -49,11 +49,6 @@ class Node(Place):
         saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None
         self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
-    @property
-    def is_current(self) -> bool:
-        """Whether what it uses may not be used by another counter."""
-        return (self.storage.lock.is_held or self.is_in_block) and not self.is_past
-
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
         thread = self.owner[0]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from . import _files
 from ._errors import RestartError, warn
-from ._lock import is_locked_here
+from ._lock import locks
 from ._typing import Any
 
 _NUMBERS = (int, float, complex)
@@ -21,7 +21,8 @@ users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # 
 def require_free(path: str, name: str, is_progress: bool) -> None:
     """Raise where something else in this program uses a path."""
     user = users.get(path)
-    if (user is not None and user.is_current) or (not is_progress and is_locked_here(path)):
+    is_used = user is not None and (user.storage.lock.is_held or user.is_in_block) and not user.is_past
+    if is_used or (path in locks and not is_progress):
         raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
 
