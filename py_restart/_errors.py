@@ -34,17 +34,12 @@ class failing:
     def __init__(self, what: str, advice: str, kind: type[Exception] = OSError) -> None:
         self._what, self._advice, self._kind = what, advice, kind
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, self._kind):
-            raise RestartError(f"{self._what}: {describe(error)}; {self._advice}") from error
-
-
-def describe(error: BaseException) -> str:
-    """Say an exception in one line: operating system errors without their number, all others with their type."""
-    return error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            why = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            raise RestartError(f"{self._what}: {why}; {self._advice}") from error
 
 
 def ago(seconds: float) -> str:
@@ -106,15 +101,11 @@ def log(level: str, text: str) -> None:
 
 def attach(error: BaseException, failure: BaseException) -> None:
     """Say that something failed while `error`, which may print nothing (`SystemExit`), is on its way."""
-    try:
-        error.add_note(str(failure))
-    except Exception:  # some do not let themselves be changed
-        pass
-    log("error", str(failure))
-    try:
-        warn(str(failure))
-    except Warning:  # warnings are errors here; the note has said it
-        pass
+    for say in (error.add_note, functools.partial(log, "error"), warn):
+        try:
+            say(str(failure))
+        except Exception:  # some do not let themselves be changed; where warnings are errors, the note has said it
+            pass
 
 
 def _is_ours(frame: Any) -> bool:
