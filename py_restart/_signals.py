@@ -51,9 +51,10 @@ def shielded(function: F) -> F:
 
 
 class held:
-    """A context in which signals wait. What came meanwhile takes effect at its end."""
+    """A context in which signals wait until its end; where Python drops what is raised, they come a moment later."""
 
-    _drops = False  # whether Python drops there what is raised
+    def __init__(self, drops: bool = False) -> None:
+        self._drops = drops
 
     def __enter__(self) -> None:
         if _is_main():
@@ -73,12 +74,6 @@ class held:
             finally:
                 del _saves[-1:]
                 act_on_waiting(self._drops)
-
-
-class held_in_finalizer(held):
-    """The same in a `__del__`: what came meanwhile comes again a moment later."""
-
-    _drops = True
 
 
 def watch(block: object) -> None:

@@ -27,7 +27,7 @@ from ._errors import RestartError, failing
 from ._journal import Journal, Teller, behind
 from ._progress import files_of
 from ._scope import running
-from ._signals import held, held_in_finalizer
+from ._signals import held
 from ._typing import Any, Moment, Stamp
 
 
@@ -58,7 +58,7 @@ class Storage:
 
     def __del__(self) -> None:
         if hasattr(self, "lock") and self.lock.is_held:  # else a signal came at once
-            with held_in_finalizer():
+            with held(drops=True):
                 self.lock.release()
 
     @property
