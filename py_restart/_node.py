@@ -23,6 +23,8 @@ from ._storage import Storage, require_place
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended, is_rich
 from ._typing import Any
 
+_at_exit = cache(atexit.register)  # once: Python keeps a place in its table for each function that was ever registered
+
 
 class Node(Place):
     """A loop that is saved. `path` is absolute, `name` the same as the user gave it; see `enable_counter`."""
@@ -105,7 +107,7 @@ class Node(Place):
         if self in blocks or self.state != MADE:
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
-            _save_at_exit()
+            _at_exit(_close_all)
             watch(self)
         except BaseException:  # a signal that came meanwhile: the handlers that were there come back
             with held():
@@ -279,11 +281,6 @@ class Node(Place):
         """Let go of the file where neither a `for` nor a `with` needs it."""
         if self.parent is None and self.state not in (MADE, RUNNING) and self not in blocks:
             self.storage.release()
-
-
-@cache  # Python keeps a place in its table for each function that was ever registered
-def _save_at_exit() -> None:
-    atexit.register(_close_all)
 
 
 def _close_all() -> None:
