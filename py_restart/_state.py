@@ -57,10 +57,8 @@ class Object:
 
     def rehearse(self) -> None:
         """Find out before the loop what cannot be pickled. A number becomes a new one: the code refers to a literal."""
-        import pickle
-
         if type(self.value) in _NUMBERS:
-            self.value = pickle.loads(pickle.dumps(self.value))
+            self.value = -(-self.value)  # noqa: B002
         else:
             self._pickle(lambda data: None)
 
@@ -97,21 +95,12 @@ class Functions:
     is_contained = True  # it is staged in a folder: the functions are promised the name of the file
 
     def __init__(self, saver: Any, loader: Any, path: str, given: str | os.PathLike[str]) -> None:
-        self._saver, self._loader, self._given = saver, loader, given
         self.path, self.name = path, os.fspath(given)
-
-    def save(self, path: str) -> None:
-        self._saver(self._as_given(path))
-
-    def load(self) -> None:
-        self._loader(self._as_given(self.path))
+        as_given: Any = str
+        if not isinstance(given, str):
+            from pathlib import Path as as_given
+        self.save = lambda place: saver(as_given(place))
+        self.load = lambda: loader(as_given(path))
 
     def rehearse(self) -> None:
         """Do nothing: what a function writes is known when it has written it."""
-
-    def _as_given(self, path: str) -> Any:
-        if isinstance(self._given, str):
-            return path
-        from pathlib import Path
-
-        return Path(path)
