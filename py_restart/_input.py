@@ -1,7 +1,8 @@
-"""What the iterable of a loop is recognised by: its length, and a check sum of how its first item prints."""
+"""What the iterable of a loop is recognised by beside its length: a check sum of how its first item prints."""
 
 from __future__ import annotations
 
+import gc
 import reprlib
 import threading
 from binascii import crc32
@@ -37,14 +38,6 @@ _printer = _Printer()
 _printer.maxstring = _LONGEST
 
 
-def length_of(source: object) -> int | None:
-    """Return the length of an iterable, or None where it has none."""
-    try:
-        return len(source)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError, OverflowError):  # such as a DataLoader over a stream
-        return None
-
-
 def mark_of(item: Any) -> str | None:
     """Return a check sum of how an item prints, or None where that takes long, fails, or may differ from run to run.
 
@@ -73,8 +66,6 @@ def mark_of(item: Any) -> str | None:
 
 def parts_of(*wholes: object) -> list[object]:
     """Return what these consist of, but for what many have in common."""
-    import gc
-
     return [one for one in gc.get_referents(*wholes) if type(one) not in _SCALARS and not isinstance(one, _SHARED)]
 
 

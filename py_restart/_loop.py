@@ -16,7 +16,6 @@ from types import GeneratorType, TracebackType
 
 from ._errors import RestartError, face, shorten
 from ._frames import Driver, is_at_yield
-from ._input import length_of
 from ._signals import held, shielded
 from ._typing import Any, T
 
@@ -181,7 +180,11 @@ class Loop(Generator["T", None, None]):
     """The items of an iterable from the saved position on. `len()` is that of the whole iterable, where it has one."""
 
     def __init__(self, counted: Counted, source: Iterable[T] | Callable[[int], Iterable[T]]) -> None:
-        self._counted, counted.source, counted.length = counted, source, length_of(source)
+        self._counted, counted.source = counted, source
+        try:
+            counted.length = len(source)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError, OverflowError):  # it has none, such as a DataLoader over a stream
+            counted.length = None
         self._held: GeneratorType[T, None, None] | None = None  # a driver that no `for` has taken yet
 
     @property
