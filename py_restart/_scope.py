@@ -116,11 +116,8 @@ def around(name: str, path: str = "") -> list[Any]:
         RestartError: it is part of the source of one of them, or has the path of one.
     """
     here = owner()
-    loops = [
-        loop
-        for loop in list(running)
-        if loop.owner == here and not (loop.host.saves or loop.storage.lock.is_lost) and loop.driven_by.is_here
-    ]
+    mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here]
+    loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
     for index, loop in enumerate(loops):
         if loop.path == path:
             if loop.driven_by.on_stack() is not None:
