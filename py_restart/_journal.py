@@ -157,8 +157,10 @@ class Journal:
             self._teller, self._lines[slot] = teller, None
             teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
             teller.file = self._file
-        if is_due:
-            _flush_behind()
+        for journal in list(behind.values()) if is_due else ():
+            with failing(f"{journal.name}: could not be saved", "mend that and run again"):
+                journal.flush()  # a failure is its own, and it is tried again
+            behind.pop(journal.path, None)
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
@@ -248,11 +250,3 @@ class Journal:
             if self._durable:  # or a power failure might bring back what is done
                 _files.flush_one(self.folder)
         self._forget()
-
-
-def _flush_behind() -> None:
-    """Flush what finished loops have left; a failure is theirs, and it is tried again."""
-    for journal in list(behind.values()):
-        with failing(f"{journal.name}: could not be saved", "mend that and run again"):
-            journal.flush()
-        behind.pop(journal.path, None)
