@@ -20,6 +20,7 @@ from . import _files
 from ._errors import RestartError, failing
 from ._journal import Journal
 from ._progress import beside, files_of
+from ._signals import held
 from ._typing import Any, Moment, Stamp
 
 
@@ -137,21 +138,22 @@ class Contents:
     def take_up(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
         path, journal = state.path, self._journal
-        if stamp:
-            self._seen.pop(path, None)  # all that is loaded has been read and digested before
-            if not self._require_ours(path, stamp):
-                what = f"missing, but {journal.name} was saved with it"
-                raise RestartError(f"{path}: {what}; put it back, or {journal.way_out}")
-            advice = "bring back the class, or the version of a library, that it was saved with"
-            with failing(f"{path}: cannot be loaded", f"{advice}, or {journal.way_out}", Exception):
-                state.load()
-            return
-        known = files_of(journal.newest)
-        if path not in known:
-            self.recover([path])  # its progress file was deleted, but not what was staged for that
-        self._require_ours(path, known.get(path))
-        with failing(f"{path}: the object cannot be pickled", "register one that can", Exception):
-            state.rehearse()
+        known, way_out = files_of(journal.newest), journal.way_out
+        with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
+            if stamp:
+                self._seen.pop(path, None)  # all that is loaded has been read and digested before
+                if not self._require_ours(path, stamp):
+                    what = f"missing, but {journal.name} was saved with it"
+                    raise RestartError(f"{path}: {what}; put it back, or {way_out}")
+                advice = "bring back the class, or the version of a library, that it was saved with"
+                with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
+                    state.load()
+            else:
+                if path not in known:
+                    self.recover([path])  # its progress file was deleted, but not what was staged for that
+                self._require_ours(path, known.get(path))
+                with failing(f"{path}: the object cannot be pickled", "register one that can", Exception):
+                    state.rehearse()
 
     def _require_ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
         """Return how it looks, or None where nothing is there; raise where it was not saved with this stamp."""

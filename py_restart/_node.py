@@ -141,7 +141,7 @@ class Node(Place):
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
             require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
-            self.storage.take_up(state, saved.get(state.path))
+            self.storage.contents.take_up(state, saved.get(state.path))
             if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states

@@ -28,7 +28,7 @@ from ._journal import Journal, Teller, behind
 from ._progress import files_of
 from ._scope import running
 from ._signals import held
-from ._typing import Any, Moment, Stamp
+from ._typing import Any, Moment
 
 
 class Storage:
@@ -48,8 +48,8 @@ class Storage:
                 self.journal = Journal(path, name)
                 self.lock.take(takes_over=True)
                 self.journal.read()
-                self._contents = Contents(self.journal)
-                self._contents.recover(files_of(self.journal.other) | files_of(self.journal.newest))
+                self.contents = Contents(self.journal)
+                self.contents.recover(files_of(self.journal.other) | files_of(self.journal.newest))
                 if self.journal.newest is not None and "removed" in self.journal.newest:
                     self._remove()
         except BaseException:  # a signal that came meanwhile, too
@@ -86,12 +86,6 @@ class Storage:
                 finally:
                     self.lock.release()
 
-    def take_up(self, state: Any, stamp: Stamp | None) -> None:
-        """Load what was saved; where nothing was, make sure that nothing is there, and that it can be saved."""
-        mend = failing(f"{state.path}: cannot be used", f"mend that, or give another path, or {self.journal.way_out}")
-        with held(), mend:
-            self._contents.take_up(state, stamp)
-
     def save(
         self, moment: Moment, told: Moment, states: Mapping[str, Any], teller: Teller | None, flush: bool, close: bool
     ) -> None:
@@ -101,7 +95,7 @@ class Storage:
         """
         if not self.is_of_this_process:
             return
-        journal, contents = self.journal, self._contents
+        journal, contents = self.journal, self.contents
         kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
         advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{self._name}: could not be saved", advice):
@@ -126,7 +120,7 @@ class Storage:
         with held(), self.turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
             try:
                 self._require_lock()
-                self._contents.settle()
+                self.contents.settle()
                 self._remove()
             finally:
                 if is_done:
@@ -134,12 +128,12 @@ class Storage:
                     self.lock.release()
 
     def _remove(self) -> None:
-        self._contents.flush_folders()
+        self.contents.flush_folders()
         if files_of(self.journal.newest):
             nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
             self.journal.write(nothing, nothing, None, flush=True, close=True)
-            self._contents.settle()
-            self._contents.flush_folders()
+            self.contents.settle()
+            self.contents.flush_folders()
         self.journal.remove()
 
     def _require_lock(self) -> None:
