@@ -212,7 +212,7 @@ class Node(Place):
         try:
             for _ in range(2):
                 moment = host.record(is_rich(nodes))
-                states = {state.path: state for node in nodes for state in node.states}
+                states = [state for node in nodes for state in node.states]
                 told = self.moment if self.state != OVER else moment
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
                 if host.saves == 1:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
 
 from . import _files, _lock
 from ._contents import Contents
@@ -87,11 +86,11 @@ class Storage:
                     self.lock.release()
 
     def save(
-        self, moment: Moment, told: Moment, states: Mapping[str, Any], teller: Teller | None, flush: bool, close: bool
+        self, moment: Moment, told: Moment, states: list[Any], teller: Teller | None, flush: bool, close: bool
     ) -> None:
         """Save a moment, or raise: nothing of it counts unless all of it does, and the save before is whole till then.
 
-        `states` is what to save with it, by path; the moment gets their stamps. For all else see `Journal.write`.
+        `states` is what to save with it; the moment gets their stamps. For all else see `Journal.write`.
         """
         if not self.is_of_this_process:
             return
@@ -106,7 +105,7 @@ class Storage:
                 contents.flush_folders()  # the record that is overwritten may be the last that names what has gone
                 return journal.write(moment, told, teller, flush, close)
             try:
-                contents.stage(moment, states.values(), advice)
+                contents.stage(moment, states, advice)
                 journal.write(moment, told, teller, True, close)
             finally:
                 if journal.newest is before and self.is_of_this_process:  # a function that saves may have forked
