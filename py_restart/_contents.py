@@ -109,10 +109,7 @@ class Contents:
         self.settle()
 
     def _delete(self, path: str) -> None:
-        """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole.
-
-        A folder from the lower layer of an overlay cannot be moved; nor can one where the last is still open.
-        """
+        """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole."""
         folder = os.path.dirname(path)
         self._unflushed.add(folder)
         if _files.kind_of(path) != "folder":
@@ -122,7 +119,7 @@ class Contents:
         try:
             os.makedirs(aside, exist_ok=True)
             os.rename(path, os.path.join(aside, os.urandom(4).hex()))
-        except OSError:
+        except OSError:  # it is from the lower layer of an overlay, or the last one there is still open
             self._leftovers.append(gone)
             if not os.path.lexists(gone):
                 _files.create(gone, lambda write: None, is_flushed=True)

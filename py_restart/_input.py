@@ -39,10 +39,7 @@ _printer.maxstring = _LONGEST
 
 
 def mark_of(item: Any) -> str | None:
-    """Return a check sum of how an item prints, or None where that takes long, fails, or may differ from run to run.
-
-    What is of no simple type prints in a thread of its own, which nobody waits for longer than a moment.
-    """
+    """Return a check sum of how an item prints, or None where that takes long, fails, or may differ from run to run."""
     marks = []
 
     def look() -> None:

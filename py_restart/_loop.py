@@ -44,7 +44,6 @@ class Counted:
 
     @property
     def position(self) -> int:
-        """The index of the item to run next; inside the loop, of the one that is running."""
         drawn = self._drawn
         if drawn is None:
             return self._position

@@ -251,10 +251,7 @@ class Node(Place):
                 self._save_after(error)
 
     def _save_end(self, nodes: list[Any] | None) -> None:
-        """Save that the loop has ended: it is a boundary, or the next run skips it.
-
-        Not where the save at the last boundary says all: it was the end, nothing is registered, no block is open.
-        """
+        """Save that the loop has ended: a boundary, or the next run skips it. Not where the last save says all that."""
         if self.is_finished or not (self.each_save or (self.parent is None and self.is_in_block)):
             return
         nodes, position = nodes or self.host.tree(), self.position

@@ -111,9 +111,6 @@ def around(name: str, path: str = "") -> list[Any]:
     """Return which of the running loops are around a counter that is made with this path, or a loop that begins now.
 
     They are of this thread or task, the outermost first; what a save function runs is in none.
-
-    Raises:
-        RestartError: it is part of the source of one of them, or has the path of one.
     """
     here = owner()
     mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here]

@@ -71,11 +71,9 @@ class Object:
         pickle.Pickler(file, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
     def is_out_of_reach(self) -> bool:
-        """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one.
-
-        Numbers that Python keeps (0, 1, ...) have many, and are out of reach all the same.
-        """
+        """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
         fresh, kind = Object([object()], "", ""), type(self.value)
+        # Numbers that Python keeps (0, 1, ...) have many references, and are out of reach all the same.
         is_kept = kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
         if sys.getrefcount(self.value) > sys.getrefcount(fresh.value) and not is_kept:
             return False

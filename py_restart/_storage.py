@@ -31,10 +31,7 @@ from ._typing import Any, Moment
 
 
 class Storage:
-    """A progress file and all that is saved with it, locked for this process until `release` or `remove`.
-
-    `path` is absolute and without links, `name` the same as the user gave it.
-    """
+    """A progress file and all that is saved with it, locked for this process until `release` or `remove`."""
 
     def __init__(self, path: str, name: str) -> None:
         self._name = name
