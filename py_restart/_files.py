@@ -16,6 +16,8 @@ from ._errors import failing
 from ._typing import F, Stamp, T
 
 WINDOWS = sys.platform == "win32"
+# The name of this machine: `socket`, which knows it too, takes a third of the time that importing this library does.
+HOST: str = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
 # Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
 _BINARY: int = getattr(os, "O_BINARY", 0)
@@ -256,12 +258,6 @@ def is_untouched(status: os.stat_result, former: os.stat_result | None) -> bool:
     if former is None or not S_ISREG(status.st_mode) or not os.path.samestat(status, former):
         return False
     return (status.st_size, status.st_mtime_ns) == (former.st_size, former.st_mtime_ns)
-
-
-@functools.cache
-def host_name() -> str:
-    """The name of this machine. Asking `socket` for it would cost a third of what importing this library does."""
-    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
 
 
 def now() -> str:

@@ -61,7 +61,7 @@ class Journal:
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
-        self._writer = {"process": os.getpid(), "host": _files.host_name()}
+        self._writer = {"process": os.getpid(), "host": _files.HOST}
         self._forget()
 
     def _forget(self) -> None:

@@ -100,7 +100,7 @@ class Lock:
         It is made with all its contents, since not every mount lets a file be written again. One that a kill has left
         behind is deleted by the one who gets the lock on it; so whoever has made one looks whether it is still there.
         """
-        said = f"process {os.getpid()} on {_files.host_name()}, since {_files.now()} {os.urandom(4).hex()}\n"
+        said = f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n"
         self._line = said.encode("ascii", "replace")
         file, began = -1, time.monotonic()
         while True:
@@ -159,7 +159,7 @@ class Lock:
         process, _, host = who.removeprefix("process ").partition(" on ")
         patience = START_SECONDS
         if process.isdigit() and said != self._line:  # else another one, who starts just now, is looking at it
-            patience = _patience_with(int(process)) if host == _files.host_name() else 0.0
+            patience = _patience_with(int(process)) if host == _files.HOST else 0.0
         if seconds >= patience or waiting:  # a Ctrl-C, say, need not wait for that
             who = who if process.isdigit() else "another process"
             raise InUseError(f"{self._name}: in use by {who}; wait for it to end, or stop it")
