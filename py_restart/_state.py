@@ -28,13 +28,11 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
 
 def warn_of_lost(nodes: list[Any]) -> None:
     """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item."""
-    if any(node.states for node in nodes) and any(node.position > node.start for node in nodes):
-        for state in [state for node in nodes for state in node.states]:
-            if isinstance(state, Object) and not state.is_judged and state.is_out_of_reach():
-                warn(
-                    f"{state.path}: nobody but {nodes[-1].name} refers to this object any more, so no change of it can "
-                    "be saved: change in place what was returned, or assign the new value to counter.object"
-                )
+    states = [state for node in nodes for state in node.states if isinstance(state, Object) and not state.is_judged]
+    if states and any(node.position > node.start for node in nodes):
+        for state in filter(Object.is_out_of_reach, states):
+            what = f"nobody but {nodes[-1].name} refers to this object any more, so no change of it can be saved"
+            warn(f"{state.path}: {what}: change in place what was returned, or assign the new value to counter.object")
 
 
 class Object:
@@ -100,5 +98,4 @@ class Functions:
         self.save = lambda place: saver(as_given(place))
         self.load = lambda: loader(as_given(path))
 
-    def rehearse(self) -> None:
-        """Do nothing: what a function writes is known when it has written it."""
+    def rehearse(self) -> None: ...  # what a function writes is known when it has written it
