@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from stat import S_ISDIR
+from operator import attrgetter
+from stat import S_ISDIR, S_ISREG
 
 from . import _files
 from ._errors import RestartError, failing
@@ -22,6 +23,8 @@ from ._journal import Journal
 from ._progress import beside, files_of
 from ._signals import held
 from ._typing import Any, Moment, Stamp
+
+_TELLING = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns")  # of a file: no renaming changes what tells it
 
 
 class Contents:
@@ -166,8 +169,9 @@ class Contents:
 
     def _ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
         """Return how it looks, where something with this stamp is there. It is read unless it looks as it did then."""
-        status = _files.look(path) if stamp else None
-        if not status or not (_files.is_untouched(status, self._seen.get(path)) or _files.stamp_of(path) == stamp):
+        status, seen = _files.look(path) if stamp else None, self._seen.get(path)
+        is_untouched = status and seen and S_ISREG(status.st_mode) and _TELLING(status) == _TELLING(seen)
+        if not status or not (is_untouched or _files.stamp_of(path) == stamp):
             return None
         self._seen[path] = status
         return status

@@ -253,13 +253,6 @@ def _stamp(parts: Iterable[bytes]) -> Stamp:
     return {"size": size, "digest": f"{digest:08x}"}
 
 
-def is_untouched(status: os.stat_result, former: os.stat_result | None) -> bool:
-    """Whether a file is what it was, without reading it. Renaming changes none of what tells that."""
-    if former is None or not S_ISREG(status.st_mode) or not os.path.samestat(status, former):
-        return False
-    return (status.st_size, status.st_mtime_ns) == (former.st_size, former.st_mtime_ns)
-
-
 def now() -> str:
     """The time in UTC, as ISO 8601 writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
