@@ -3,10 +3,8 @@
 import sys as _sys
 
 if _sys.implementation.name != "cpython":
-    raise ImportError(
-        "py_restart needs CPython: it notices a `for` that is left by its references, which "
-        f"{_sys.implementation.name} does not count; work would be lost"
-    )
+    _why = f"it notices a `for` that is left by its references, which {_sys.implementation.name} does not count"
+    raise ImportError(f"py_restart needs CPython: {_why}; work would be lost")
 
 from ._counter import CounterClosier, enable_counter, simple_counter
 from ._errors import InUseError, RestartError

@@ -10,10 +10,8 @@ from ._errors import RestartError, face
 from ._files import at_fork
 from ._typing import Any
 
-NO_SOURCE = (
-    "a loop cannot be part of the source of another loop, which would draw from it twice; "
-    "nest the two, or zip their sources"
-)
+_WAY_OUT = "nest the two, or zip their sources"
+NO_SOURCE = f"a loop cannot be part of the source of another loop, which would draw from it twice; {_WAY_OUT}"
 
 _block: ContextVar[multi_count | None] = ContextVar("py_restart.block", default=None)
 opened: list[multi_count] = []  # the blocks of all threads and tasks; a task may outlive the block it was started in
