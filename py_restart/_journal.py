@@ -61,7 +61,6 @@ class Journal:
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
         self._due = monotonic() + FLUSH_SECONDS
         self.age = 0.0  # seconds since the last save, when it was read
-        self._writer = {"process": os.getpid(), "host": _files.HOST}
         self._forget()
 
     def _forget(self) -> None:
@@ -136,7 +135,7 @@ class Journal:
         if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = abs(self._durable) + 1
-        record = {"save": save, "written": _files.now(), **self._writer, **moment}  # what changes most stands last
+        record = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.HOST, **moment}
         line = self._lines[0] or first_line(os.urandom(8).hex().encode())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
