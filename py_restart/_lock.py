@@ -62,28 +62,25 @@ class Lock:
     def take(self, takes_over: bool) -> None:
         """Take the lock, or take it over from an older user in this process; raise where another one holds it."""
         with turn:
-            other = locks.get(self._progress)
-            if other is not None and other.is_held:
+            older = locks.get(self._progress)
+            if older is not None and older.is_held:
                 if not takes_over:
                     raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
-                other._hand_over(self)
+                user: Any = older._user() or self._user()  # the newer one, where the older is just being thrown away
+                # A save that runs is waited for, but not for ever: it may wait for this thread.
+                if user.is_busy() or not user.turn.acquire(timeout=START_SECONDS):
+                    what = "in use by a loop that runs in another thread"
+                    raise InUseError(f"{older._name}: {what}; wait for it to end, or stop it")
+                try:
+                    if older.is_held:
+                        self._line, self._file, older._file, older.is_lost = older._line, older._file, -1, True
+                        user.journal.abandon()
+                finally:
+                    user.turn.release()
             if not self.is_held:
                 with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
                     self._file = self._locked()
             locks[self._progress] = self
-
-    def _hand_over(self, newer: Lock) -> None:
-        """Let a newer user have it. A save that runs is waited for, but not for ever: it may wait for this thread."""
-        user: Any = self._user() or newer._user()  # the newer one, where it is just being thrown away
-        if user.is_busy() or not user.turn.acquire(timeout=START_SECONDS):
-            what = "in use by a loop that runs in another thread"
-            raise InUseError(f"{self._name}: {what}; wait for it to end, or stop it")
-        try:
-            if self.is_held:
-                newer._line, newer._file, self._file, self.is_lost = self._line, self._file, -1, True
-                user.journal.abandon()
-        finally:
-            user.turn.release()
 
     def release(self) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
