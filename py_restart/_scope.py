@@ -16,6 +16,8 @@ NO_SOURCE = f"a loop cannot be part of the source of another loop, which would d
 _block: ContextVar[multi_count | None] = ContextVar("py_restart.block", default=None)
 opened: list[multi_count] = []  # the blocks of all threads and tasks; a task may outlive the block it was started in
 running: list[Any] = []  # the loops that are running in all of them, in the order in which they began
+at_fork(opened.clear)  # a forked child is in no block and inside no loop:
+at_fork(running.clear)  # it would never see their end, which is their parent's
 
 
 class multi_count:
@@ -121,10 +123,3 @@ def around(name: str, path: str = "") -> list[Any]:
     if any(loop.is_drawing for loop in loops):
         raise RestartError(f"{name}: {NO_SOURCE}")
     return loops
-
-
-@at_fork
-def _after_fork() -> None:
-    """A forked child is in no block and inside no loop: it would never see their end, which is their parent's."""
-    opened.clear()
-    running.clear()
