@@ -66,8 +66,7 @@ class Contents:
         """What was staged does not count. What cannot be deleted now is left for the next start."""
         for place in (*self._staged.values(), *self._leftovers):
             _files.attempt(_files.delete, place)
-        self._staged.clear()
-        self._leftovers.clear()
+        self._staged, self._leftovers = {}, []
 
     def settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""

@@ -21,17 +21,14 @@ class Costs:
         self._quick = 0.0  # seconds that a save of the position alone takes: too little to time each of them
 
     def note(self, began: float, boundaries: int, quick: Callable[[], object] | None) -> None:
-        """Note a save from `began` to now; say, once, that saving takes too much of the time, and what would help.
-
-        At most of the boundaries so far `quick` has saved the position alone: it is timed in a long loop.
-        """
+        """Note a save from `began` to now; say, once, that saving takes too much of the time, and what would help."""
         now = self.last_save = monotonic()
         self._spent += now - began
         self._timed += 1
         total = now - self._began
         if total < _LONG or self._is_judged:
             return
-        if quick is not None:
+        if quick is not None:  # it has saved the position alone, at most of the boundaries so far
             quick()
             seconds = monotonic() - now
             self._quick = min(seconds, self._quick or seconds)  # what else runs meanwhile makes some longer

@@ -98,12 +98,11 @@ config: _Config = _Config()
 
 def owner() -> tuple[object, object]:
     """Return what tells this thread and asyncio task from all others."""
-    task = None
-    if "asyncio" in sys.modules:
-        try:
-            task = sys.modules["asyncio"].current_task()
-        except (RuntimeError, AttributeError):  # no event loop in this thread, or it is only just being imported
-            pass
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        task = asyncio and asyncio.current_task()
+    except (RuntimeError, AttributeError):  # no event loop in this thread, or it is only just being imported
+        task = None
     return threading.current_thread(), task
 
 
