@@ -10,8 +10,6 @@ Names beside a final path DIR/sum.pickle, with a mark made of where the progress
 What carries another size or digest than the records name is somebody else's, and is never touched.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from operator import attrgetter

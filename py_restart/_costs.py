@@ -1,7 +1,5 @@
 """What saving takes of a loop's time, and when that is worth a word."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from time import monotonic
 

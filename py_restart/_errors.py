@@ -3,8 +3,6 @@
 Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, the way out.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 

@@ -1,7 +1,5 @@
 """Single files and folders: flush, digest, replace, delete. Nothing here knows what they are for."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import os

@@ -1,7 +1,5 @@
 """What the iterable of a loop is recognised by beside its length: a check sum of how its first item prints."""
 
-from __future__ import annotations
-
 import gc
 import reprlib
 import threading

@@ -5,8 +5,6 @@ A counter that is made while another loop runs in the same thread or task is ins
 whoever saves, saves that tree and all that is registered in it. A loop by itself is a host with nothing inside.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 from collections.abc import Callable, Sequence

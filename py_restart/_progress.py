@@ -16,8 +16,6 @@ a record from a life before is never read. It leaves out the position that is to
 instead: a sum over the whole record would take longer to compute than the tail to write.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from binascii import crc32

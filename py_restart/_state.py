@@ -1,7 +1,5 @@
 """What is saved beside the position: objects, and what functions of the user write."""
 
-from __future__ import annotations
-
 import os
 import sys
 import weakref

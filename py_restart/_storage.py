@@ -15,8 +15,6 @@ save, so that a move which was lost with the power finds its source again. A rem
 its record says so, and then the progress file goes.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 

@@ -1,8 +1,6 @@
 """The names of `typing` that annotations use. At run time they stand for nothing: importing it takes as long as all the
 rest of this library."""
 
-from __future__ import annotations
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any as Any
