@@ -10,6 +10,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import weakref
 from collections import deque
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+import py_restart
 from py_restart import RestartError, config, enable_counter, multi_count, simple_counter
 
 
@@ -873,6 +876,26 @@ def test_wherever_the_body_of_a_for_stands_its_loop_is_around(folder, name, time
         assert kept is not None
     assert {is_inside for what, is_inside in told if what} == {True}
     assert {is_inside for what, is_inside in told if not what} == {False}
+
+
+ON_A_LINE = """
+import os
+from py_restart import simple_counter
+
+def inner():
+    return [sorted(os.listdir()) for _ in simple_counter("inner.run", range(3))]
+
+for _ in simple_counter("outer.run", range(2)): print(inner()[-1])
+print(*[inner()[-1] for _ in simple_counter("outer.run", range(2))], sep="\\n")
+"""
+
+
+def test_a_loop_on_a_line_is_around_where_code_has_no_columns(folder):
+    """With `-X no_debug_ranges` an instruction has its line alone, which what is behind the `for` has as well."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(py_restart.__file__).parents[1])}
+    command = [sys.executable, "-X", "no_debug_ranges", "-c", ON_A_LINE]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == ["['.outer.run.lock', 'outer.run']"] * 4, ran.stderr
 
 
 def test_an_inner_loop_that_was_left_but_is_held_does_not_take_turns(folder, left):
