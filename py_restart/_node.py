@@ -202,8 +202,7 @@ class Node(Place):
     def _save(self, nodes: list[Any] | None = None, teller: Teller | None = None, flush: bool = False) -> None:
         """Save the moment: of these loops, or of all. A save that is asked for during a save comes right after it."""
         host, nodes = self.host, nodes or self.whole()
-        if self.state != OVER or self._drawn is not None:  # else the function that has the object may be over as well
-            warn_of_lost([*self.around, self])
+        warn_of_lost([*self.around, self])
         host.saves += 1
         if host.saves > 1:
             return

@@ -26,9 +26,10 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
 
 def warn_of_lost(nodes: list[Any]) -> None:
     """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item."""
-    states = [state for node in nodes for state in node.states if isinstance(state, Object) and not state.is_judged]
+    states = [state for node in nodes for state in node.states if not state.is_judged]
     if states and any(node.position > node.start for node in nodes):
         for state in filter(Object.is_out_of_reach, states):
+            state.is_judged = True
             what = f"nobody but {nodes[-1].name} refers to this object any more, so no change of it can be saved"
             warn(f"{state.path}: {what}: change in place what was returned, or assign the new value to counter.object")
 
@@ -73,8 +74,9 @@ class Object:
         is_kept = kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
         if sys.getrefcount(self.value) > sys.getrefcount(fresh.value) and not is_kept:
             return False
-        self.is_judged = True  # there may be many parts: they are looked at once
-        return is_kept or self._most_references() <= fresh._most_references()
+        # There may be many parts: where one is in reach, they are looked at once.
+        self.is_judged = not is_kept and self._most_references() > fresh._most_references()
+        return not self.is_judged
 
     def _most_references(self) -> int:
         """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""
@@ -86,6 +88,7 @@ class Object:
 class Functions:
     """A function that saves to its path, and one that loads from it. Paths are handed to them as `given` was."""
 
+    is_judged = True  # who can tell what a function reads?
     is_contained = True  # it is staged in a folder: the functions are promised the name of the file
 
     def __init__(self, saver: Any, loader: Any, path: str, given: str | os.PathLike[str]) -> None:

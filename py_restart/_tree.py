@@ -73,6 +73,8 @@ class Place(Counted):
             running.append(self)
         elif self in running:
             running.remove(self)
+            for one in self.states:  # the function that has the object may be over by the next save
+                one.is_judged = one.is_judged or not one.is_out_of_reach()
         self.state = state
 
     def set_saved(self, saved: Moment | None) -> None:

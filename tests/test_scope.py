@@ -280,6 +280,34 @@ def test_no_object_is_lost_where_the_function_that_has_changed_it_has_returned(f
     assert ran == [0, 1, 2, 3, *[4] * ends]
 
 
+def test_no_object_is_lost_where_its_function_has_returned_before_the_first_save(folder, recwarn):
+    """A plain `with` saves when it fails, long after that; what was in reach as the loop was left was in reach."""
+
+    def search(counter):
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(3)):
+            seen.append(i)
+
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        search(counter)
+        counter.save()
+        raise Stop
+    with open("seen", "rb") as file:
+        assert pickle.load(file) == [0, 1, 2]
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_a_lost_object_of_a_loop_left_by_break_is_warned_of_where_its_block_saves_it(folder):
+    """The block ends well, and a `multi_count` block around it saves: the next run skips the loop with what it had."""
+    with multi_count(), pytest.warns(UserWarning, match="total: nobody but run refers to this object"):
+        with enable_counter("run") as counter:
+            total = counter.save_load_object(0, "total")
+            for i in counter(range(5)):
+                total += i
+                if i == 3:
+                    break
+
+
 def test_a_thousand_finished_loops_of_a_block_hold_no_descriptor_and_no_lock(folder, left):
     """There may be as many as there are files in a folder of data."""
 
