@@ -1,6 +1,7 @@
 """What a counter does: what is saved, when, where the next run starts, and who may use it."""
 
 import atexit
+import contextlib
 import gc
 import os
 import pickle
@@ -607,6 +608,28 @@ def test_a_position_beyond_the_end_is_an_error(folder, has_length, position):
         list(simple_counter("run", range(3) if has_length else Source(3)))
     assert position() == 4
     assert list(simple_counter("run", Source(4))) == []
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_table_with_fewer_rows_than_columns_is_resumed(folder, left, recwarn, at):
+    """Its length is that of its rows, but its columns are iterated: no position of them is beyond the end."""
+
+    class Table:
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter("abcde")
+
+    ran = []
+    for stop in (at, None):
+        with contextlib.suppress(Stop), enable_counter("run") as counter:
+            for position, column in enumerate(counter(Table()), counter.position):
+                if position == stop:
+                    raise Stop
+                ran.append(column)
+    assert ran == list("abcde")
+    assert left() == [] and [str(one.message) for one in recwarn] == []
 
 
 # The input is recognised.
