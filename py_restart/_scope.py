@@ -46,7 +46,7 @@ class multi_count:
 
     @face
     def __enter__(self) -> multi_count:
-        if _block.get() in opened:
+        if _block.get() in opened or self in opened:  # another thread may have entered this one
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
         self.members, self.thread, self.is_done = {}, threading.current_thread(), False
         opened.append(self)

@@ -220,6 +220,16 @@ def test_a_block_that_is_entered_again_is_a_new_one(folder, left):
         assert left() == []
 
 
+def test_a_block_that_is_open_in_one_thread_is_not_entered_in_another(folder, left):
+    """It would forget the loops of the first one, whose files would stay, and the next run would skip them."""
+    block = multi_count()
+    with ThreadPoolExecutor(1) as pool, block:
+        assert list(simple_counter("run", range(2))) == [0, 1]
+        with pytest.raises(RestartError, match="MultiCount has already opend"):
+            pool.submit(block.__enter__).result()
+    assert left() == []
+
+
 def test_one_path_for_two_loops_of_a_block_is_an_error(folder, left):
     """The second loop would be skipped as finished: never silently."""
     with pytest.raises(RestartError, match=r"^same: used for two loops of one multi_count block; give each loop"):
