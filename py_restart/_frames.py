@@ -14,8 +14,8 @@ from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
 
-# `inspect.CO_GENERATOR`; to import that takes longer than all of this.
-_GENERATOR = 0x20
+# `inspect.CO_GENERATOR`, and `CO_COROUTINE | CO_ASYNC_GENERATOR`; to import that takes longer than all of this.
+_GENERATOR, _WAITS = 0x20, 0x280
 _ENDS = {"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"}
 _ENDS |= {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"}
 
@@ -37,20 +37,28 @@ class Driver:
         """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""
         return self._behind is not None and self._for != other._for
 
-    def on_stack(self) -> FrameType | None:
-        """Return its frame, if that is in this very stack of calls."""
-        frame: FrameType | None = sys._getframe(1)
+    def on_stack(self, frame: FrameType | None) -> FrameType | None:
+        """Return its frame, if that is in the stack of calls that ends with this one."""
         while frame is not None and (id(frame) != self._frame or frame.f_code is not self._code):
             frame = frame.f_back
         return frame
 
-    @property
-    def is_here(self) -> bool:
-        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`."""
+    def runs_in(self, stack: FrameType) -> bool:
+        """Whether its `for` runs: its frame is in this stack of calls, and not at what is behind that `for`."""
         if self._behind is None:
             return True  # there is no `for`: `next` may come at any time
-        frame = self.on_stack()
+        frame = self.on_stack(stack)
         return frame is not None and frame.f_lasti not in self._behind
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its `for` runs in this very stack of calls."""
+        return self.runs_in(sys._getframe(1))
+
+    def is_in(self, thread: Any) -> bool:
+        """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls."""
+        stack = sys._current_frames().get(thread.ident)
+        return stack is None or bool(self._code.co_flags & _WAITS) or self.runs_in(stack)
 
     @property
     def is_settled(self) -> bool:

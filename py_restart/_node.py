@@ -51,8 +51,8 @@ class Node(Place):
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
-        thread = self.owner[0]
-        return bool(self.state == RUNNING and thread is not _scope.owner()[0] and thread.is_alive())
+        thread, is_running = self.owner[0], self.state == RUNNING
+        return is_running and thread is not _scope.owner()[0] and thread.is_alive() and self.driven_by.is_in(thread)
 
     def begin(self) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""

@@ -116,7 +116,7 @@ def around(name: str, path: str = "") -> list[Any]:
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
     for index, loop in enumerate(loops):
         if loop.path == path:
-            if loop.driven_by.on_stack() is not None:
+            if loop.driven_by.on_stack(sys._getframe()) is not None:
                 raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
             loops = loops[:index]  # run again, while a variable holds what the last run has left
     if any(loop.is_drawing for loop in loops):

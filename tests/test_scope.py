@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import py_restart
-from py_restart import RestartError, config, enable_counter, multi_count, simple_counter
+from py_restart import InUseError, RestartError, config, enable_counter, multi_count, simple_counter
 
 
 class Stop(Exception):
@@ -726,6 +726,56 @@ def test_a_task_of_a_pool_is_not_inside_the_one_that_failed_before_in_its_thread
     """The future of that one keeps its traceback, and so its loop."""
     assert by_future()
     assert left() == ["new.run", "old.run", "seen.pickle"]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_what_has_failed_in_a_thread_of_a_pool_goes_on_in_another_thread(folder, left, block):
+    """The future keeps its traceback, and that the iterator of its loop, in a thread that lives on for other work."""
+    stop, seen = stopper((2,)), []
+
+    def work(counter):
+        rows = map(int, counter(range(4)))
+        for i in rows:
+            stop(i)
+            seen.append(i)
+
+    def job(call):
+        if not block:
+            return call(work, enable_counter("run", each_save=True))
+        with enable_counter("run") as counter:
+            return call(work, counter)
+
+    with ThreadPoolExecutor(1) as pool:
+        futures = []
+
+        def call(function, counter):
+            futures.append(pool.submit(function, counter))
+            return futures[-1].result()
+
+        with pytest.raises(Stop):
+            job(call)
+        assert left() == ["run"] if block else [".run.lock", "run"]
+        job(lambda function, counter: function(counter))
+    assert seen == [0, 1, 2, 3] and futures
+    assert left() == []
+
+
+def test_a_loop_that_waits_in_another_thread_is_running_there(folder):
+    """A coroutine that waits is in no stack of calls; nobody takes its path over."""
+    waits, goes_on = threading.Event(), threading.Event()
+
+    async def main():
+        for _ in simple_counter("run", range(2)):
+            asyncio.get_running_loop().call_soon(waits.set)  # once it waits
+            await asyncio.to_thread(goes_on.wait, 10)
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(asyncio.run, main())
+        assert waits.wait(10)
+        with pytest.raises(InUseError, match="in use by a loop that runs in another thread"):
+            enable_counter("run")
+        goes_on.set()
+        job.result()
 
 
 def test_an_async_generator_that_was_left_is_not_around(folder, left):
