@@ -49,6 +49,11 @@ class Node(Place):
         saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None
         self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self.name}: a counter cannot be pickled or copied; keep it out of the object, or make one there"
+        )
+
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
         thread, is_running = self.owner[0], self.state == RUNNING

@@ -297,6 +297,22 @@ def test_an_object_that_cannot_be_pickled_is_an_error_when_it_is_registered(fold
     assert files() == {}
 
 
+class Trainer:
+    """What a person writes: it keeps its counter, and registers itself."""
+
+    def __init__(self):
+        self.counter = enable_counter("run")
+        self.counter.save_load_object(self, "object")
+
+
+def test_an_object_that_holds_its_counter_is_told_so(folder):
+    """So is whoever hands one to a pool of processes: not a word of what a counter is made of."""
+    with refused(RestartError, "object: .*run: a counter cannot be pickled or copied; keep it out of the object"):
+        Trainer()
+    with refused(TypeError, "run: a counter cannot be pickled or copied; .*make one there"):
+        pickle.dumps(enable_counter("run"))
+
+
 @pytest.mark.parametrize("change", ["missing", "empty", "cut", "damaged", "longer", "a folder"])
 def test_a_saved_file_that_is_not_as_it_was_is_an_error_when_it_is_registered(folder, change):
     """It is never unpickled, and never written over; what starting afresh would delete is named, all of it."""
