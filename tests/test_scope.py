@@ -1277,6 +1277,18 @@ def test_a_path_cannot_be_that_of_a_loop_around(folder, wrapped):
     assert ran == [1]
 
 
+@pytest.mark.parametrize("each_save", [False, True])
+def test_a_path_cannot_be_that_of_a_block_around_whose_loop_is_over(folder, left, each_save):
+    """The second loop would be skipped, or take over what the block still needs, which it would say at its end."""
+    ran = []
+    with pytest.raises(RestartError, match="run: used for the loop around it as well; give it a path of its own"):
+        with enable_counter("run", each_save=each_save) as counter:
+            ran += counter(range(3))
+            ran += simple_counter("run", range(3))
+    assert ran == [0, 1, 2]
+    assert left() == ["run"]
+
+
 @pytest.mark.parametrize("way", ["break", "exception"])
 def test_a_cell_is_run_again_while_a_variable_holds_an_iterator_of_its_loop(folder, way):
     """The newer counter takes over: what holds the old one runs nowhere any more."""
