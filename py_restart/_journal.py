@@ -202,14 +202,15 @@ class Journal:
         _files.delete(self._staged)
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
-        data = b"".join(part.ljust(size - 1) + b"\n" for part in lines)
-        _files.create(self._staged, lambda write: write(data), is_flushed)
+        whole = b"".join(part.ljust(size - 1) + b"\n" for part in lines)
+        _files.create(self._staged, lambda write: write(whole), is_flushed)
         try:
             former = _files.look(self.path) if is_here else None
             _files.replace(self._staged, os.lstat(self._staged).st_mode, self.path, former)
-        except BaseException:
+        except OSError:
             _files.attempt(_files.delete, self._staged)
-            raise
+            if self._bytes() != whole:  # else it is done, although it is said to have failed
+                raise
         self._lines, self._size = [*lines], size
 
     def flush(self) -> None:

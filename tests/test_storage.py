@@ -1776,6 +1776,30 @@ def test_a_move_that_is_done_although_it_is_said_to_have_failed(folder, monkeypa
     assert lost == os.listdir() == []
 
 
+@pytest.mark.parametrize("saves", [0, 2], ids=["first", "in place"])
+def test_a_progress_file_that_comes_to_its_place_although_that_is_said_to_have_failed_counts(
+    folder, monkeypatch, position, saves
+):
+    """What it names must not go as if nothing named it."""
+    real = os.replace
+
+    def replacing(source, target, **options):
+        real(source, target, **options)
+        if os.path.basename(target) == "run":
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(Stop), enable_counter("run", each_save=True) as counter:
+        seen = counter.save_load_object([], "a")
+        for i in counter(range(5)):
+            if i == saves:
+                put(monkeypatch.setattr, "replace", replacing)
+                put(monkeypatch.setattr, "pwrite", refusing(errno.EIO))
+            if i == saves + 1:
+                raise Stop
+            seen.append(i)
+    assert (position(), loaded("a"), hidden()) == (saves + 1, seen, [])
+
+
 @pytest.mark.parametrize("wrong", ["fails", "writes a part"])
 def test_a_write_in_place_that_fails_costs_no_position(folder, monkeypatch, wrong):
     """The one before is still there, or the new one is; where each write is of a part, the first one of this run, which
