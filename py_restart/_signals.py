@@ -58,13 +58,13 @@ class held:
 
     def __enter__(self) -> None:
         if _is_main():
-            _saves.append(self)
-            if len(_saves) == 1:
-                try:
+            try:
+                _saves.append(self)
+                if len(_saves) == 1:
                     _stand_in(compress(_ALL, map(callable, map(signal.getsignal, _ALL))))
-                except BaseException:  # a handler that was still there has raised
-                    self.__exit__()
-                    raise
+            except BaseException:  # a handler that was still there has raised
+                self.__exit__()
+                raise
 
     def __exit__(self, *_: object) -> None:
         if self in _saves:  # else it is another thread, or a child that was forked meanwhile

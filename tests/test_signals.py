@@ -1168,7 +1168,8 @@ def test_a_handler_that_is_back_and_raises_at_once_does_not_keep_the_others_away
     assert handlers() == before
 
 
-def test_a_time_limit_at_any_call_of_what_puts_handlers_back_does_not_keep_its_own_away(folder):
+@pytest.mark.parametrize("way", ["in place", "back"])
+def test_a_time_limit_at_any_call_of_what_puts_handlers_in_place_and_back_does_not_keep_its_own_away(folder, way):
     """Python looks for signals as a function begins, and behind each call, between the lines of any `try`."""
 
     def strike(frame, event, argument):
@@ -1181,15 +1182,27 @@ def test_a_time_limit_at_any_call_of_what_puts_handlers_back_does_not_keep_its_o
     try:
         for number in itertools.count(1):
             seen, before, held = [], handlers(), signals.held()
-            held.__enter__()
+            is_entered = False
+            if way == "back":
+                held.__enter__()
             sys.setprofile(strike)
             try:
-                held.__exit__()
+                if way == "in place":
+                    held.__enter__()
+                    is_entered = True
+                else:
+                    held.__exit__()
             except Limit:
                 pass
             finally:
                 sys.setprofile(None)
+            if is_entered:
+                with contextlib.suppress(Limit):  # it waited
+                    held.__exit__()
             assert handlers() == before, number
+            with contextlib.suppress(KeyboardInterrupt), enable_counter("run"):  # no save is left that a stop waits for
+                me(signal.SIGINT)
+                pytest.fail(f"a Ctrl-C was lost behind {number}")
             if len(seen) < number:
                 break
         assert number > 4
