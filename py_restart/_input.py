@@ -39,23 +39,24 @@ _printer.maxstring = _LONGEST
 def mark_of(item: Any) -> str | None:
     """Return a check sum of how an item prints, or None where that takes long, fails, or may differ from run to run."""
     marks = []
+    parts = item[: _printer.maxlist] if type(item) in (tuple, list) else [item]
+    is_simple = all(type(part) in _SCALARS for part in parts)
 
     def look() -> None:
         try:
             marks.append(f"{crc32(_printer.repr(item).encode('utf-8', 'backslashreplace')):08x}")
-        except Exception:
+        except ValueError if is_simple else Exception:  # a time limit that raises is none of it
             pass
 
-    parts = item[: _printer.maxlist] if type(item) in (tuple, list) else [item]
+    if is_simple:
+        look()
+        return marks[0] if marks else None
+    thread = threading.Thread(target=look, daemon=True)
     try:
-        if all(type(part) in _SCALARS for part in parts):
-            look()
-        else:
-            thread = threading.Thread(target=look, daemon=True)
-            thread.start()
-            thread.join(_PATIENCE)
+        thread.start()
     except RuntimeError:  # no threads here, or too many
-        pass
+        return None
+    thread.join(_PATIENCE)
     return marks[0] if marks else None
 
 

@@ -46,8 +46,9 @@ class Teller:
             data = self.tail % (position, position)
             if _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
                 return
-        except OSError:  # there is no file, or it fails: in full, it says why
-            pass
+        except OSError as error:  # there is no file, or it fails: in full, it says why
+            if error.errno is None:  # not of the system: a handler has raised it, as for a time limit
+                raise
         self.tell(self, position)
 
 

@@ -354,6 +354,40 @@ def test_a_time_limit_at_any_operation_of_a_save_leaves_it_whole(folder):
             setattr(os, name, real[name])
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["mark", "position"])
+def test_a_time_limit_that_raises_an_oserror_is_no_failed_write(folder, monkeypatch, is_first):
+    """`TimeoutError` is one, and whatever a handler raises ends the loop: as a position is saved, or an item marked."""
+    real, inputs, left = os.pwrite, sys.modules["py_restart._input"], [0]
+
+    def raise_timeout(number, frame):
+        raise TimeoutError("the time is over")
+
+    def strike(function):
+        def call(*arguments):
+            result = function(*arguments)
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGALRM)
+            return result
+
+        return call
+
+    monkeypatch.setattr(sys.modules["py_restart._files"], "pwrite", strike(real))
+    monkeypatch.setattr(inputs, "crc32", strike(inputs.crc32))
+    former, done = signal.signal(signal.SIGALRM, raise_timeout), []
+    try:
+        left[0] = is_first
+        with pytest.raises(TimeoutError, match="the time is over"):
+            for i in simple_counter("run", range(9)):
+                done.append(i)
+                if i == 4:
+                    left[0] = 1
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert done == ([] if is_first else [0, 1, 2, 3, 4])
+    assert enable_counter("run").position == len(done)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
 @pytest.mark.parametrize("way", ["object", "function"])
 def test_a_signal_while_a_saved_object_is_loaded_waits(folder, run_child, number, way):
