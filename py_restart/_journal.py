@@ -130,9 +130,10 @@ class Journal:
         written or the file closed. `flush`: bring it to the device, even where the last flush is not over a second old.
         """
         self.stop_telling()
-        is_due = flush or monotonic() > self._due
+        is_due, failure = flush or monotonic() > self._due, None
         if is_due:
             self.close()  # and look whether it is still there and ours
+            failure = _flush_behind()
         if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
         save = abs(self._durable) + 1
@@ -157,10 +158,8 @@ class Journal:
             self._teller, self._lines[slot] = teller, None
             teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
             teller.file = self._file
-        for journal in list(behind.values()) if is_due else ():
-            with failing(f"{journal.name}: could not be saved", "mend that and run again"):
-                journal.flush()  # a failure is its own, and it is tried again
-            behind.pop(journal.path, None)
+        if failure is not None:
+            raise failure
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
@@ -251,3 +250,19 @@ class Journal:
             if self._durable:  # or a power failure might bring back what is done
                 _files.flush_one(self.folder)
         self._forget()
+
+
+def _flush_behind() -> RestartError | None:
+    """Flush what finished loops have left, so that no later loop looks done before an earlier one.
+
+    Return a failure: it is theirs, and it is tried again.
+    """
+    failure = None
+    for journal in list(behind.values()):
+        try:
+            with failing(f"{journal.name}: could not be saved", "mend that and run again"):
+                journal.flush()
+            behind.pop(journal.path, None)
+        except RestartError as raised:
+            failure = raised
+    return failure

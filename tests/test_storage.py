@@ -412,6 +412,20 @@ def test_a_finished_loop_in_a_block_is_flushed_by_whoever_flushes_next(folder, c
     assert {f"run{n}" for n in range(3)} <= flushed
 
 
+@pytest.mark.parametrize("is_rich", [False, True])
+def test_a_finished_loop_in_a_block_is_flushed_before_a_later_one(folder, calls, clock, is_rich):
+    """Else a power failure in between might leave the later loop, and nothing of the earlier one."""
+    with multi_count():
+        for _ in simple_counter("run", range(3)):
+            pass
+        with enable_counter("last", each_save=True) as counter:
+            _kept = counter.save_load_object([], "a") if is_rich else None
+            for _ in counter(range(3)):
+                clock.now += 2
+    flushed = [name for call, name in calls if call == "fsync"]
+    assert "run" in flushed[: flushed.index(".last.MARK-new")]
+
+
 def test_a_finished_loop_whose_file_was_deleted_is_in_nobodys_way(folder, clock, position):
     """Whoever flushes next has nothing to do with it."""
     with multi_count():
