@@ -35,7 +35,8 @@ class failing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, self._kind):
+        is_raised_by_handler = self._kind is OSError and getattr(error, "errno", 0) is None  # not of the system
+        if isinstance(error, self._kind) and not is_raised_by_handler:
             why = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise RestartError(f"{self._what}: {why}; {self._advice}") from error
 

@@ -138,7 +138,9 @@ def place_of(name: str) -> str:
     try:
         status = os.lstat(folder)
         is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
-    except OSError:  # it is not there yet: that is said elsewhere
+    except OSError as error:  # it is not there yet: that is said elsewhere
+        if error.errno is None:  # not of the system: a handler has raised it
+            raise
         is_plain = False
     return place if is_plain else os.path.join(os.path.realpath(folder), os.path.basename(place))
 

@@ -354,30 +354,29 @@ def test_a_time_limit_at_any_operation_of_a_save_leaves_it_whole(folder):
             setattr(os, name, real[name])
 
 
-@pytest.mark.parametrize("is_first", [True, False], ids=["mark", "position"])
-def test_a_time_limit_that_raises_an_oserror_is_no_failed_write(folder, monkeypatch, is_first):
-    """`TimeoutError` is one, and whatever a handler raises ends the loop: as a position is saved, or an item marked."""
-    real, inputs, left = os.pwrite, sys.modules["py_restart._input"], [0]
+@pytest.mark.parametrize(
+    "module, name, is_first",
+    [("os", "getcwd", True), ("os", "lstat", True), ("_input", "crc32", True), ("_files", "pwrite", False)],
+)
+def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monkeypatch, module, name, is_first):
+    """`TimeoutError` is one. Whatever a handler raises while nothing is saved ends the loop, or its beginning."""
+    place, left, done = sys.modules.get(f"py_restart.{module}", os), [int(is_first)], []
+    real = getattr(place, name)
 
     def raise_timeout(number, frame):
         raise TimeoutError("the time is over")
 
-    def strike(function):
-        def call(*arguments):
-            result = function(*arguments)
-            left[0] -= 1
-            if left[0] == 0:
-                signal.raise_signal(signal.SIGALRM)
-            return result
+    def call(*arguments):
+        result = real(*arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGALRM)
+        return result
 
-        return call
-
-    monkeypatch.setattr(sys.modules["py_restart._files"], "pwrite", strike(real))
-    monkeypatch.setattr(inputs, "crc32", strike(inputs.crc32))
-    former, done = signal.signal(signal.SIGALRM, raise_timeout), []
+    former = signal.signal(signal.SIGALRM, raise_timeout)
     try:
-        left[0] = is_first
-        with pytest.raises(TimeoutError, match="the time is over"):
+        with monkeypatch.context() as patch, pytest.raises(TimeoutError, match="the time is over"):
+            patch.setattr(place, name, call)
             for i in simple_counter("run", range(9)):
                 done.append(i)
                 if i == 4:
