@@ -45,8 +45,8 @@ class Contents:
             self._unflushed.add(folder)
             _files.delete(place)
             if state.is_contained:
-                os.mkdir(place)
                 self._leftovers.append(place)
+                os.mkdir(place)
                 new = os.path.join(place, base)
             self._staged[state.path] = new
             with failing(f"{self._journal.name}: could not be saved, writing {state.path}", advice, Exception):

@@ -1790,6 +1790,23 @@ def test_a_move_that_is_done_although_it_is_said_to_have_failed(folder, monkeypa
     assert lost == os.listdir() == []
 
 
+def test_a_folder_that_is_made_although_that_is_said_to_have_failed_does_not_stay(folder, monkeypatch, left):
+    """A save that fails leaves nothing half-made."""
+    real = os.mkdir
+
+    def making(path, *more, **options):
+        real(path, *more, **options)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "mkdir", making)
+    with pytest.raises(RestartError, match="run: could not be saved: Input/output error"):
+        counter = enable_counter("run", each_save=True)
+        counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+        for _ in counter(range(3)):
+            pass
+    assert left() == []
+
+
 @pytest.mark.parametrize("saves", [0, 2], ids=["first", "in place"])
 def test_a_progress_file_that_comes_to_its_place_although_that_is_said_to_have_failed_counts(
     folder, monkeypatch, position, saves
