@@ -41,11 +41,13 @@ def mark_of(item: Any) -> str | None:
     marks = []
     parts = item[: _printer.maxlist] if type(item) in (tuple, list) else [item]
     is_simple = all(type(part) in _SCALARS for part in parts)
+    # A time limit that raises is none of it: in a thread no handler runs, and a huge number is a `ValueError`.
+    failures: type[Exception] = ValueError if is_simple else Exception
 
     def look() -> None:
         try:
             marks.append(f"{crc32(_printer.repr(item).encode('utf-8', 'backslashreplace')):08x}")
-        except ValueError if is_simple else Exception:  # a time limit that raises is none of it
+        except failures:
             pass
 
     if is_simple:
