@@ -4,7 +4,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 from . import _files
 from ._errors import RestartError, warn
@@ -54,6 +54,8 @@ class Object:
 
     def rehearse(self) -> None:
         """Find out before the loop what cannot be pickled. A number becomes a new one: the code refers to a literal."""
+        if isinstance(self.value, type | FunctionType):
+            warn(f"{self.path}: a class or function is saved by its name alone, without contents; register an object")
         if type(self.value) in _NUMBERS:
             self.value = -(-self.value)  # noqa: B002
         else:

@@ -105,6 +105,20 @@ def test_registering_writes_nothing_and_calls_no_function(folder, left):
     assert left() == [".run.lock"]
 
 
+class Settings:
+    """A class that a program uses as a place for its variables."""
+
+    total = 0
+
+
+@pytest.mark.parametrize("value", [Settings, loaded], ids=["class", "function"])
+def test_what_is_pickled_by_its_name_alone_is_warned_of(folder, value):
+    """Nothing that the program puts into it would ever be saved."""
+    with enable_counter("run") as counter:
+        with pytest.warns(UserWarning, match="saved by its name alone, without contents; register an object"):
+            assert counter.save_load_object(value, "object") is value
+
+
 def test_a_path_is_free_again_when_its_counter_is_done(folder, left):
     """The description uses `temp_sum.pickle` for two counters, one after the other."""
     for _ in range(2):
