@@ -24,7 +24,9 @@ class Driver:
     """What drives a generator: the instruction of a frame, which must not live for that."""
 
     def __init__(self, frame: Any) -> None:
+        self._passed: set[int] = set()  # what is between: generators
         while frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__"):
+            self._passed.add(id(frame))
             frame = frame.f_back  # the iterator is another one's, such as a progress bar
         self._for = self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
         self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
@@ -62,16 +64,23 @@ class Driver:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no exception is on its way that may have left the `for`: none has come since, but from behind it."""
-        error = sys.exc_info()[1]
-        if error is None or id(error) == self._handled:
-            return True
-        places, trace = [], error.__traceback__
-        while trace is not None:
-            if id(trace.tb_frame) == self._frame and trace.tb_frame.f_code is self._code:
-                places.append(trace.tb_lasti)
-            trace = trace.tb_next
-        return error.__context__ is None and bool(places) and (self._behind or set()).issuperset(places)
+        """Whether no exception is on its way that may have left the `for`: none came through it but from behind."""
+        errors, seen = [sys.exc_info()[1]], {self._handled}
+        while errors:
+            error = errors.pop()
+            if error is None or id(error) in seen:
+                continue
+            if isinstance(error, GeneratorExit):
+                return False  # what has closed the generator cannot be seen in it
+            trace = error.__traceback__
+            while trace is not None:
+                is_for = id(trace.tb_frame) == self._frame and trace.tb_frame.f_code is self._code
+                if id(trace.tb_frame) in self._passed or (is_for and trace.tb_lasti not in (self._behind or ())):
+                    return False
+                trace = trace.tb_next
+            seen.add(id(error))
+            errors += error.__cause__, error.__context__
+        return True
 
 
 def is_at_yield(trace: TracebackType) -> bool:

@@ -1809,19 +1809,38 @@ def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_st
     assert left() == []
 
 
-def test_a_loop_that_was_broken_off_counts_as_ended_when_another_starts_in_a_handler(folder, left, run_child, die):
-    """What is handled there came behind its `for`: it was not what has left it."""
+@pytest.mark.parametrize("is_apart", [False, True])
+@pytest.mark.parametrize("cause", [None, KeyError()])
+def test_a_loop_that_was_broken_off_counts_as_ended_when_another_starts_in_a_handler(
+    folder, left, run_child, die, is_apart, cause
+):
+    """What is handled there came behind its `for`, or once its function had returned: it was not what has left it."""
+
+    def fail():
+        try:
+            raise cause or Stop
+        except KeyError as error:
+            raise Stop from error
+
+    def apart(seen, i):
+        for j in simple_counter("inner", range(3)):
+            seen.append((i, j))
+            if j == 1:
+                break
 
     def job(tell, die_at):
         with enable_counter("outer", each_save=True) as counter:
             seen = counter.save_load_object([], "seen")
             for i in counter(range(2)):
-                for j in simple_counter("inner", range(3)):
-                    seen.append((i, j))
-                    if j == 1:
-                        break
+                if is_apart:
+                    apart(seen, i)
+                else:
+                    for j in simple_counter("inner", range(3)):
+                        seen.append((i, j))
+                        if j == 1:
+                            break
                 try:
-                    raise Stop
+                    fail()
                 except Stop:
                     for k in simple_counter("second", range(3)):
                         die_at(i, k)
@@ -1829,6 +1848,30 @@ def test_a_loop_that_was_broken_off_counts_as_ended_when_another_starts_in_a_han
 
     run_child(job, killer((1, 1), die))
     assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(2)]]
+    assert left() == []
+
+
+def test_a_loop_that_a_generator_has_left_does_not_count_as_ended_while_that_is_closed(folder, left):
+    """What closes it is hidden in its `finally`; there the rest of the loop is still to be done, in the next run."""
+
+    def numbers():
+        try:
+            yield from range(1)
+        finally:
+            list(simple_counter("clean up", range(2)))
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                for _ in numbers():
+                    for j in simple_counter("inner", range(3)):
+                        stop(i, j)
+                        seen.append((i, j))
+            tell(seen)
+
+    assert stopped(job, stopper((1, 1))) == []
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(3)]]
     assert left() == []
 
 
