@@ -186,6 +186,7 @@ class Journal:
         except OSError:
             if is_kept:
                 self._put(slot, b"")  # where that fails as well, it stands, and counts
+                _files.attempt(_files.flush_open, self._file)  # before what it names goes
                 self.newest, self.other = former
             raise
 

@@ -2254,6 +2254,29 @@ def test_a_save_that_cannot_be_flushed_is_taken_back(folder, monkeypatch, positi
                 assert position() == i
 
 
+def test_a_save_that_is_taken_back_is_gone_from_the_device_before_what_it_names(folder, calls, monkeypatch):
+    """Else a power failure soon after might leave a record whose object has been deleted."""
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        for i in counter(range(3)):
+            seen.append(i)
+            if i == 1:
+                failing, real = [OSError(errno.EIO, "Input/output error")], os.fsync
+
+                def fsync(file, failing=failing, real=real):
+                    if shown(file) == "run" and failing:
+                        raise failing.pop()
+                    real(file)
+
+                monkeypatch.setattr(os, "fsync", fsync)
+                calls.clear()
+                with pytest.raises(RestartError, match="run: could not be saved: Input"):
+                    counter.save()
+                assert calls[-3:] == [("pwrite", "run"), ("fsync", "run"), ("unlink", ".a.MARK-b")]
+            counter.save()
+    assert os.listdir() == []
+
+
 def test_a_position_whose_flush_fails_by_the_clock_is_an_error(folder, clock, monkeypatch):
     """It is in the file all the same, where a start finds it, or the one before."""
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: Input/output"):
