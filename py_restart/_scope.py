@@ -6,7 +6,7 @@ import sys
 import threading
 from contextvars import ContextVar
 
-from ._errors import RestartError, face
+from ._errors import RestartError, attach, face
 from ._files import at_fork
 from ._signals import blocks
 from ._typing import Any
@@ -68,7 +68,9 @@ class multi_count:
             except Exception as raised:  # all others let go of their files all the same
                 failure, self.is_done = failure or raised, False
         self.members.clear()
-        if failure is not None:
+        if failure is not None and error is not None:
+            attach(error, failure)
+        elif failure is not None:
             raise failure
 
     def enter(self, member: Any) -> None:

@@ -180,6 +180,24 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
     assert left() == []
 
 
+def test_what_a_block_failed_with_is_raised_where_a_file_of_it_cannot_be_closed(folder, left, monkeypatch):
+    """The failure to close it is attached as a note, and warned of."""
+    real = os.close
+
+    def close(file):
+        real(file)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.warns(UserWarning, match="run: could not be saved: Input/output"), pytest.raises(Stop) as caught:
+        with monkeypatch.context() as patch, multi_count():
+            loop = simple_counter("run", range(3))
+            assert [next(loop), next(loop)] == [0, 1]
+            patch.setattr(os, "close", close)
+            raise Stop
+    assert re.match(".*run: could not be saved: Input/output", *caught.value.__notes__)
+    assert left() == ["run"]
+
+
 def test_a_loop_broken_off_in_the_block_goes_with_the_others(folder, left):
     """The files of all loops of the block go when it ends without an exception, those of a `break` too."""
     with multi_count():
