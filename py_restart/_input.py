@@ -53,8 +53,8 @@ def mark_of(item: Any) -> str | None:
     if is_simple:
         look()
         return marks[0] if marks else None
-    thread = threading.Thread(target=look, daemon=True)
     try:
+        thread = threading.Thread(target=look, daemon=True)
         thread.start()
     except RuntimeError:  # no threads here, or too many
         return None
