@@ -52,13 +52,13 @@ def mark_of(item: Any) -> str | None:
 
     if is_simple:
         look()
-        return marks[0] if marks else None
-    try:
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-    except RuntimeError:  # no threads here, or too many
-        return None
-    thread.join(_PATIENCE)
+    else:
+        try:
+            thread = threading.Thread(target=look, daemon=True)
+            thread.start()
+        except RuntimeError:  # no threads here, or too many
+            return None
+        thread.join(_PATIENCE)
     return marks[0] if marks else None
 
 
