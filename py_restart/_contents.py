@@ -100,8 +100,7 @@ class Contents:
             if not places or self._ours(path, known.get(path)):
                 continue
             if gone in places:
-                self.flush_folders()  # the marker, or half a folder might be left without it; the record was before it
-                _files.delete(path)
+                self._delete(path)
             for place in (a, b):
                 staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
                 if self._ours(staged, known.get(path)):
