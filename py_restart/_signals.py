@@ -135,10 +135,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
                 raise SystemExit(128 + number)
             former(number, frame or sys._getframe())
         except BaseException as stop:
-            try:
-                setattr(stop, _MARK, number)
-            except Exception:  # some have no room for it
-                pass
+            stop.__dict__[_MARK] = number  # some do not let themselves be changed
             raise
 
 
