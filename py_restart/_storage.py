@@ -32,7 +32,6 @@ class Storage:
     """A progress file and all that is saved with it, locked for this process until `release` or `remove`."""
 
     def __init__(self, path: str, name: str) -> None:
-        self._name = name
         self.lock = _lock.Lock(path, name, self)
         self._process = os.getpid()
         self.turn = threading.RLock()  # held while something is saved
@@ -45,7 +44,7 @@ class Storage:
                 self.contents = Contents(self.journal)
                 self.contents.recover(files_of(self.journal.other) | files_of(self.journal.newest))
                 if self.journal.newest is not None and "removed" in self.journal.newest:
-                    self._remove()
+                    self.remove(is_done=False)
         except BaseException:  # a signal that came meanwhile, too
             self.lock.release()
             raise
@@ -67,14 +66,14 @@ class Storage:
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
         if self.lock.is_lost:
-            raise RestartError(f"{self._name}: a newer counter for the same path has taken over; use that one")
+            raise RestartError(f"{self.journal.name}: a newer counter for the same path has taken over; use that one")
 
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
         if is_kept and self.is_of_this_process:
             behind[self.journal.path] = self.journal
         if self.lock.is_held:
-            with held(), self.turn, failing(f"{self._name}: could not be saved", "mend that and run again"):
+            with held(), self.turn, failing(f"{self.journal.name}: could not be saved", "mend that and run again"):
                 try:
                     self.journal.close()
                 finally:
@@ -92,7 +91,7 @@ class Storage:
         journal, contents = self.journal, self.contents
         kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
         advice = f"{kept}; mend that and run again"
-        with held(), self.turn, failing(f"{self._name}: could not be saved", advice):
+        with held(), self.turn, failing(f"{self.journal.name}: could not be saved", advice):
             self._require_lock()
             before = journal.newest
             contents.settle()  # what a failure has left undone
@@ -111,24 +110,22 @@ class Storage:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""
         if not self.is_of_this_process:
             return
-        with held(), self.turn, failing(f"{self._name}: could not be removed", "run again to finish the removal"):
+        journal, contents = self.journal, self.contents
+        with held(), self.turn, failing(f"{journal.name}: could not be removed", "run again to finish the removal"):
             try:
                 self._require_lock()
-                self.contents.settle()
-                self._remove()
+                contents.settle()
+                contents.flush_folders()
+                if files_of(journal.newest):
+                    nothing = {"path": journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
+                    journal.write(nothing, nothing, None, flush=True, close=True)
+                    contents.settle()
+                    contents.flush_folders()
+                journal.remove()
             finally:
                 if is_done:
-                    self.journal.abandon()
+                    journal.abandon()
                     self.lock.release()
-
-    def _remove(self) -> None:
-        self.contents.flush_folders()
-        if files_of(self.journal.newest):
-            nothing = {"path": self.journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
-            self.journal.write(nothing, nothing, None, flush=True, close=True)
-            self.contents.settle()
-            self.contents.flush_folders()
-        self.journal.remove()
 
     def _require_lock(self) -> None:
         """Raise where a newer counter has taken over; take the lock again where it was let go of."""
