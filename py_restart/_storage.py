@@ -132,11 +132,7 @@ class Storage:
         self.require_current()
         if not self.lock.is_held:
             self.lock.take(takes_over=False)
-            try:
-                self.journal.is_here()
-            except BaseException:
-                self.lock.release()
-                raise
+            self.journal.is_here()
 
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
