@@ -199,15 +199,14 @@ class Journal:
     def _write_anew(self, slot: int, line: bytes, data: bytes, size: int, is_flushed: bool) -> None:
         """Write a file with the new record and the one before beside the old file, and put it in its place."""
         self.close()
-        is_here = self.is_here()
+        self.is_here()
         _files.delete(self._staged)
         lines = [line, data, data]
         lines[3 - slot] = self._lines[3 - slot] or data
         whole = b"".join(part.ljust(size - 1) + b"\n" for part in lines)
         _files.create(self._staged, lambda write: write(whole), is_flushed)
         try:
-            former = _files.look(self.path) if is_here else None
-            _files.replace(self._staged, os.lstat(self._staged).st_mode, self.path, former)
+            _files.replace(self._staged, os.lstat(self._staged).st_mode, self.path, _files.look(self.path))
         except OSError:
             _files.attempt(_files.delete, self._staged)
             if self._bytes() != whole:  # else it is done, although it is said to have failed
