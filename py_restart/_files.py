@@ -131,18 +131,14 @@ def _absolute(name: str, folder: str) -> tuple[str, str]:
 
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
-    with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists"):
+    with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists and can be read"):
         if os.pardir in name:
             return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
         place, folder = _absolute(name, "" if os.path.isabs(name) else os.getcwd())
-    try:
-        status = os.lstat(folder)
-        is_plain = S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino)
-    except OSError as error:  # it is not there yet: that is said elsewhere
-        if error.errno is None:  # not of the system: a handler has raised it
-            raise
-        is_plain = False
-    return place if is_plain else os.path.join(os.path.realpath(folder), os.path.basename(place))
+        status = look(folder)  # None: it is not there yet, which is said elsewhere
+        if status and S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino):
+            return place
+    return os.path.join(os.path.realpath(folder), os.path.basename(place))
 
 
 def look(path: str) -> os.stat_result | None:
