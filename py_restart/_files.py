@@ -64,8 +64,8 @@ def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], Non
         raise
 
 
-def read(path: str, size: int = sys.maxsize) -> bytes:
-    return b"".join(_parts(path, 0, size))
+def read(path: str, size: int = sys.maxsize, is_flushed: bool = False) -> bytes:
+    return b"".join(_parts(path, 0, size, is_flushed))
 
 
 def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
@@ -182,16 +182,11 @@ def flush(path: str) -> None:
 
 def flush_one(path: str) -> None:
     """Bring a file to the device, or the names in a folder: to flush what is in it does not (fsync(2))."""
-    if WINDOWS and os.path.isdir(path):  # which does that by itself, and cannot open a folder
-        return
     try:
-        file = os.open(path, _TO_FLUSH)
+        if not (WINDOWS and os.path.isdir(path)):  # which does that by itself, and cannot open a folder
+            read(path, 0, is_flushed=True)
     except FileNotFoundError:  # somebody has deleted it, and all that was in it
-        return
-    try:
-        flush_open(file)
-    finally:
-        attempt(os.close, file)
+        pass
 
 
 def flush_open(file: int) -> None:
