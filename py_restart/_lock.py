@@ -82,10 +82,10 @@ class Lock:
                     self._file = self._locked()
             locks[self._progress] = self
 
-    def release(self) -> None:
+    def release(self, drops: bool = False) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
         if self.is_held:
-            with held():
+            with held(drops):
                 file, self._file = self._file, -1
                 if locks.get(self._progress) is self:
                     del locks[self._progress]

@@ -50,9 +50,8 @@ class Storage:
             raise
 
     def __del__(self) -> None:
-        if hasattr(self, "lock") and self.lock.is_held:  # else a signal came at once
-            with held(drops=True):
-                self.lock.release()
+        if hasattr(self, "lock"):  # else a signal came at once
+            self.lock.release(drops=True)
 
     @property
     def is_of_this_process(self) -> bool:
