@@ -149,9 +149,7 @@ class Journal:
             self._durable = -save if is_due else 0
         self._count(record, slot, flush=is_due and is_in_place)
         if is_due:
-            if self._durable <= 0:
-                _files.flush_one(self.folder)
-            self._durable, self._due = save, monotonic() + FLUSH_SECONDS
+            self.flush(is_written=True)
         if close or is_due:
             self.close()
         elif teller and self._size <= PAGE and (self._file >= 0 or self._write_in_place(slot, data)):
@@ -213,11 +211,12 @@ class Journal:
                 raise
         self._lines, self._size = [*lines], size
 
-    def flush(self) -> None:
+    def flush(self, is_written: bool = False) -> None:
         """Bring the newest record to the device, before anything is done that only it allows."""
         newest = self.newest  # another thread may remove what a finished loop has left
         if newest is not None and newest["save"] > self._durable:
-            _files.flush(self.path)  # where somebody has deleted it, the next save writes it anew
+            if not is_written:  # else it is there, but perhaps not the name of its file
+                _files.flush(self.path)  # where somebody has deleted it, the next save writes it anew
             if self._durable <= 0:
                 _files.flush_one(self.folder)
             self._durable, self._due = newest["save"], monotonic() + FLUSH_SECONDS
