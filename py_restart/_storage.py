@@ -91,9 +91,8 @@ class Storage:
         kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
         advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{self.journal.name}: could not be saved", advice):
-            self._require_lock()
+            self._take_up_again()
             before = journal.newest
-            contents.settle()  # what a failure has left undone
             if not (states or files_of(before)):
                 contents.flush_folders()  # the record that is overwritten may be the last that names what has gone
                 return journal.write(moment, told, teller, flush, close)
@@ -112,8 +111,7 @@ class Storage:
         journal, contents = self.journal, self.contents
         with held(), self.turn, failing(f"{journal.name}: could not be removed", "run again to finish the removal"):
             try:
-                self._require_lock()
-                contents.settle()
+                self._take_up_again()
                 contents.flush_folders()
                 if files_of(journal.newest):
                     nothing = {"path": journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
@@ -126,12 +124,13 @@ class Storage:
                     journal.abandon()
                     self.lock.release()
 
-    def _require_lock(self) -> None:
-        """Raise where a newer counter has taken over; take the lock again where it was let go of."""
+    def _take_up_again(self) -> None:
+        """Take the lock again where it was let go of, and do what a failure has left undone."""
         self.require_current()
         if not self.lock.is_held:
             self.lock.take(takes_over=False)
             self.journal.is_here()
+        self.contents.settle()
 
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
