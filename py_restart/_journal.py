@@ -170,7 +170,7 @@ class Journal:
             self._put(slot, data)
             return True
         except OSError:
-            self.abandon()
+            _files.attempt(self.close)
             return False
 
     def _count(self, record: Moment, slot: int, flush: bool) -> None:
@@ -234,11 +234,8 @@ class Journal:
         if file >= 0:
             os.close(file)
 
-    def abandon(self) -> None:
-        """Close the file, whatever it says."""
+    def __del__(self) -> None:
         _files.attempt(self.close)
-
-    __del__ = abandon
 
     def remove(self) -> None:
         """Delete the file; nothing belongs to its moment any more."""

@@ -43,7 +43,7 @@ class Lock:
     """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
 
     `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.turn` is held while something
-    is saved; `user.journal` is abandoned when it does, and in a forked child. `name` is the path that messages name.
+    is saved; `user.journal` is closed when it does, and in a forked child. `name` is the path that messages name.
     """
 
     def __init__(self, path: str, name: str, user: Any) -> None:
@@ -74,7 +74,7 @@ class Lock:
                 try:
                     if older.is_held:
                         self._line, self._file, older._file, older.is_lost = older._line, older._file, -1, True
-                        user.journal.abandon()
+                        _files.attempt(user.journal.close)
                 finally:
                     user.turn.release()
             if not self.is_held:
@@ -206,6 +206,6 @@ def _after_fork() -> None:
     while locks:
         lock = locks.popitem()[1]
         if (user := lock._user()) is not None:
-            user.journal.abandon()
+            _files.attempt(user.journal.close)
         file, lock._file = lock._file, -1
         _files.attempt(os.close, file)

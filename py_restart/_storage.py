@@ -121,7 +121,7 @@ class Storage:
                 journal.remove()
             finally:
                 if is_done:
-                    journal.abandon()
+                    _files.attempt(journal.close)
                     self.lock.release()
 
     def _take_up_again(self) -> None:
