@@ -19,8 +19,6 @@ from ._frames import Driver, is_at_yield
 from ._signals import held, shielded
 from ._typing import Any, T
 
-_END = object()
-
 
 class Counted:
     """A loop that is counted, as if the library were not there: `_node` has the one that saves.
@@ -32,8 +30,7 @@ class Counted:
     is_finished: bool = False  # an earlier run has finished it: nothing is left to run
     length: int | None = None
     source: Any = None  # until it has an iterable
-    _position: int = 0  # while it is not running
-    _drawn: Callable[[], int] | None = None  # while it is: how many items were drawn, in earlier runs too
+    _drawn: Callable[[], int] = staticmethod(lambda: 0)  # how many items were drawn, in earlier runs too
     driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
     driven_by: Any = None  # the `for`, once it has begun
 
@@ -44,16 +41,13 @@ class Counted:
 
     @property
     def position(self) -> int:
-        drawn = self._drawn
-        if drawn is None:
-            return self._position
-        return drawn() if self.is_drawing else max(self.start, drawn() - 1)
+        return max(self.start, self._drawn() - self.is_in_item)
 
     @property
-    def is_drawing(self) -> bool:
-        """Whether the source is being asked for an item just now."""
+    def is_in_item(self) -> bool:
+        """Whether an item is running: the source is not being asked for the next one."""
         driver = self.driver()
-        return driver is not None and driver.gi_running
+        return driver is not None and driver.gi_suspended
 
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
@@ -109,15 +103,14 @@ class Counted:
                 shorten(failure)
                 raise
             finally:
-                if self._drawn is not None:
-                    self._position = max(self.start, self._drawn() - is_in_item)
+                position = max(self.start, self._drawn() - is_in_item)
                 self.measure()
-                self._drawn, self.source = None, ()  # lets go of the source
+                self._drawn, self.source = lambda: position, ()  # lets go of the source
                 self.leave()
 
     def measure(self) -> int | None:
         """Return the length of the iterable, now: a list may have grown."""
-        if type(self.source) is list and self._drawn is not None:
+        if type(self.source) is list:
             self.length = max(self.length or 0, len(self.source))
         return self.length
 
@@ -137,14 +130,14 @@ class Counted:
         if self.is_finished:
             for item in source[:1] if is_indexed else ():
                 self.meet(item, source)
-            is_indexed, skips, source = False, True, lambda start: ()
+            return []
         items: Any = iter(source[start:] if type(source) is range else source(start) if skips else source)
         first = list(source[:1]) if is_indexed else list(islice(items, 0 if skips and start else 1))
         for item in first:
             self.meet(item, source)
         if start and not skips:
             left = start - (not is_indexed)
-            if not first or (left and next(islice(items, left - 1, None), _END) is _END):
+            if not first or (left and not list(islice(items, left - 1, left))):
                 self.refuse("ends before")
         if type(source) is range and is_indexed:
             self._drawn = lambda: length - length_hint(items)  # type: ignore[operator]

@@ -124,6 +124,6 @@ def around(name: str, path: str = "") -> list[Any]:
     for index, loop in enumerate(loops):
         if loop.path == path:
             loops = loops[:index]  # run again, while a variable holds what the last run has left
-    if any(loop.is_drawing for loop in loops):
+    if not all(loop.is_in_item for loop in loops):
         raise RestartError(f"{name}: {NO_SOURCE}")
     return loops
