@@ -151,18 +151,9 @@ class Counted:
             return [compress(part, ticks) for part in parts]
         return [items]
 
-    # What `_node` does more.
+    def _nothing(self, *_: Any, **__: Any) -> Any: ...
 
-    refuse: Callable[[str], None]
-
-    def meet(self, item: object, source: object) -> None: ...
-    def begin(self) -> Callable[[int], object] | None: ...  # returns what saves at a boundary, if anything does
-    def end(self) -> None: ...
-    def leave(self) -> None: ...
-    def enter(self) -> None: ...
-    def close(self, error: BaseException | None) -> None: ...
-    def save_now(self) -> None: ...
-    def forget(self) -> None: ...
+    begin = meet = refuse = end = leave = enter = close = save_now = forget = _nothing  # `_node` does more: see there
 
     def register(self, states: Sequence[Any]) -> None:
         self.states += states
@@ -171,8 +162,9 @@ class Counted:
 class Loop(Generator["T", None, None]):
     """The items of an iterable from the saved position on. `len()` is that of the whole iterable, where it has one."""
 
-    def __init__(self, counted: Counted, source: Iterable[T] | Callable[[int], Iterable[T]]) -> None:
-        self._counted, counted.source = counted, source
+    def __init__(self, counted: Any, source: Iterable[T] | Callable[[int], Iterable[T]]) -> None:
+        self._counted: Counted = counted
+        counted.source = source
         try:
             counted.length = len(source)  # type: ignore[arg-type]
         except (TypeError, NotImplementedError, OverflowError):  # it has none, such as a DataLoader over a stream
