@@ -45,22 +45,17 @@ class Driver:
             frame = frame.f_back
         return frame
 
-    def runs_in(self, stack: FrameType) -> bool:
-        """Whether its `for` runs: its frame is in this stack of calls, and not at what is behind that `for`."""
+    def is_here(self, stack: FrameType | None = None) -> bool:
+        """Whether its `for` runs: its frame is in this stack of calls, ours if none is given, and not behind it."""
         if self._behind is None:
             return True  # there is no `for`: `next` may come at any time
-        frame = self.on_stack(stack)
+        frame = self.on_stack(stack or sys._getframe())
         return frame is not None and frame.f_lasti not in self._behind
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its `for` runs in this very stack of calls."""
-        return self.runs_in(sys._getframe(1))
 
     def is_in(self, thread: Any) -> bool:
         """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls."""
         stack = sys._current_frames().get(thread.ident)
-        return stack is None or bool(self._code.co_flags & _WAITS) or self.runs_in(stack)
+        return stack is None or bool(self._code.co_flags & _WAITS) or self.is_here(stack)
 
     @property
     def is_settled(self) -> bool:

@@ -115,7 +115,7 @@ def around(name: str, path: str = "") -> list[Any]:
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
     here = owner()
-    mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here]
+    mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here()]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
     outermost = [block for block in blocks if block.driven_by is not None and block.parent is None]
     for other in (*loops, *outermost):  # a loop that is over, in a `with` that is not, is still around

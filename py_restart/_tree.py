@@ -122,7 +122,7 @@ class Place(Counted):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
             for loop in loops.values():
-                if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here:
+                if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here():
                     loop.leave()  # where it goes on nevertheless, `whole` sees it
                 if loop.state == RUNNING:
                     self._tear(loop)
