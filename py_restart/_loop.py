@@ -41,7 +41,7 @@ class Counted:
 
     @property
     def position(self) -> int:
-        return max(self.start, self._drawn() - self.is_in_item)
+        return self._drawn() - self.is_in_item
 
     @property
     def is_in_item(self) -> bool:
@@ -147,8 +147,7 @@ class Counted:
         else:
             total, ticks = start + sys.maxsize, repeat(True, sys.maxsize)
             self._drawn = lambda: total - length_hint(ticks)
-            parts = [items] if start else [iter(first), items]
-            return [compress(part, ticks) for part in parts]
+            return [compress(part, ticks) for part in ([items] if start else [iter(first), items])]
         return [items]
 
     def _nothing(self, *_: Any, **__: Any) -> Any: ...

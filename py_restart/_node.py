@@ -50,9 +50,8 @@ class Node(Place):
         self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            f"{self.name}: a counter cannot be pickled or copied; keep it out of the object, or make one there"
-        )
+        way_out = "keep it out of the object, or make one there"
+        raise TypeError(f"{self.name}: a counter cannot be pickled or copied; {way_out}")
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
@@ -68,8 +67,7 @@ class Node(Place):
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
             raise RestartError(f"{self.name}: {what}; run again, and call that before anything is registered")
-        loops = _scope.around(self.name)
-        if loops != self.around or self.is_past:
+        if _scope.around(self.name) != self.around or self.is_past:
             what = "the loops around it are not those in which its counter was made"
             way_out = "make it right before its own for; for a zip, count the zip itself: counter(zip(a, b))"
             raise RestartError(f"{self.name}: {what}; {way_out}")
@@ -128,8 +126,7 @@ class Node(Place):
                     shorten(error)
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    is_said = self.state == ENDED and (self.parent is None or is_rich(self.host.tree()))
-                    self._finish(is_said=is_said)
+                    self._finish(is_said=self.state == ENDED and (self.parent is None or is_rich(self.host.tree())))
             finally:
                 self._release_if_idle()
 

@@ -174,10 +174,7 @@ class Place(Counted):
 
     def tree(self) -> list[Any]:
         """Return this loop and all that have begun inside its current item."""
-        nodes = [self]
-        for loop in self.inside().values():
-            nodes += loop.tree()
-        return nodes
+        return [self, *(one for loop in self.inside().values() for one in loop.tree())]
 
     def record(self, is_rich: bool) -> Moment:
         """Return what a record says of this loop and of those inside."""
