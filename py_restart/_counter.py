@@ -94,8 +94,7 @@ class CounterClosier:
     def save_load_object(self, obj: T, obj_path: str | os.PathLike[str]) -> T:
         """Register an object, and return it as it was saved, or as it is where nothing was saved.
 
-        It is pickled to `obj_path`, which must not exist unless this counter has saved it. Change it in place, or
-        assign what takes its place to `object`.
+        It is pickled to `obj_path`, where only its own saves may be. Change it in place, or assign another to `object`.
 
         Raises:
             RestartError: it cannot be pickled, or its file is missing, changed, damaged, or somebody else's.
