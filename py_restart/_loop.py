@@ -120,8 +120,7 @@ class Counted:
         Show the first item of all to what counts, and find out what tells how many were drawn. Where the first one had
         to be drawn for that, and is still to run, it is a part of its own.
         """
-        length, start = self.length, self.start
-        source = self.source
+        length, start, source = self.length, self.start, self.source
         if type(source) is not list:
             self.source = ()  # or it would live, locks and all, until the garbage is collected
         is_indexed = type(source) in (range, list, tuple) and length is not None  # a range may have more than that
