@@ -16,8 +16,7 @@ from ._typing import Any
 
 # `inspect.CO_GENERATOR`, and `CO_COROUTINE | CO_ASYNC_GENERATOR`; to import that takes longer than all of this.
 _GENERATOR, _WAITS = 0x20, 0x280
-_ENDS = {"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"}
-_ENDS |= {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"}
+_ENDS = ("JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE")  # begin so
 
 
 class Driver:
@@ -103,7 +102,7 @@ def _behind(code: CodeType, at: int) -> frozenset[int] | None:
         return None
     ways: dict[int, list[int]] = {}  # by instruction: those to which control may go from it
     for one, following in zip(instructions, ends, strict=True):
-        ways[one.offset] = [] if one.opname in _ENDS else [following]
+        ways[one.offset] = [] if one.opname.startswith(_ENDS) else [following]
         if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
             ways[one.offset].append(one.argval)
     head, end = starts[index], instructions[index].argval
