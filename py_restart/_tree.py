@@ -13,17 +13,14 @@ from ._scope import opened, owner, running
 from ._state import Object
 from ._typing import Any, Moment
 
-MADE = "made"  # its loop has not begun
-RUNNING = "running"
-LEFT = "left"  # its `for` was left, by `break` or an exception
-ENDED = "ended"  # its source is exhausted; its `with` goes on, or has failed
-OVER = "over"  # its work is done; or its `with` has ended before it had begun
+MADE, RUNNING, LEFT, ENDED, OVER = "made", "running", "left", "ended", "over"
 _NEXT: dict[str, dict[str, str]] = {
-    MADE: {"begin": RUNNING, "leave": OVER},  # "leave": it could not begin
+    MADE: {"begin": RUNNING, "leave": OVER},  # its loop has not begun; "leave": it could not begin
     RUNNING: {"end": ENDED, "leave": LEFT, "finish": OVER},
-    LEFT: {"end": ENDED, "leave": LEFT, "finish": OVER},  # "end": a variable may hold what drives it, behind its `with`
-    ENDED: {"leave": ENDED, "finish": OVER},
-    OVER: {"leave": OVER},
+    # Its `for` was left, by `break` or an exception; "end": a variable may hold what drives it, behind its `with`.
+    LEFT: {"end": ENDED, "leave": LEFT, "finish": OVER},
+    ENDED: {"leave": ENDED, "finish": OVER},  # its source is exhausted; its `with` goes on, or has failed
+    OVER: {"leave": OVER},  # its work is done; or its `with` has ended before it had begun
 }
 _NOTHING: Moment = {"position": 0, "finished": False, "length": None, "first": None, "files": {}, "inside": []}
 
