@@ -30,7 +30,7 @@ class Counted:
     is_finished: bool = False  # an earlier run has finished it: nothing is left to run
     length: int | None = None
     source: Any = None  # until it has an iterable
-    _drawn: Callable[[], int] = staticmethod(lambda: 0)  # how many items were drawn, in earlier runs too
+    _drawn: Any = lambda self: self.start  # tells how many items were drawn, in earlier runs too
     driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
     driven_by: Any = None  # the `for`, once it has begun
 
@@ -41,7 +41,7 @@ class Counted:
 
     @property
     def position(self) -> int:
-        return self._drawn() - self.is_in_item
+        return self._drawn() - self.is_in_item  # type: ignore[no-any-return]
 
     @property
     def is_in_item(self) -> bool:
@@ -66,7 +66,7 @@ class Counted:
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():
-                count: Any = self._drawn
+                count = self._drawn
                 drawn = count()
                 if save is not None and span == 1:
                     for position, item in enumerate(items, drawn + 1):

@@ -78,8 +78,7 @@ class Place(Counted):
         """Begin where this was saved, or afresh."""
         self.was_saved, self.was_rich = saved is not None, bool(files_of(saved))
         self.saved = saved or _NOTHING
-        self.start = position = self._inside_of = self.saved["position"]  # the last: of what `inside` stands for
-        self._drawn = lambda: position
+        self.start = self._inside_of = self.saved["position"]  # the second: of what `inside` stands for
         self.is_finished, self.length = self.saved["finished"], self.saved["length"] or self.length
         self.first: str | None = self.saved["first"]  # the check sum of its first item
         # What was saved of the loops in the current item that have not begun.
