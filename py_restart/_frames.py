@@ -44,17 +44,21 @@ class Driver:
             frame = frame.f_back
         return frame
 
-    def is_here(self, stack: FrameType | None = None) -> bool:
-        """Whether its `for` runs: its frame is in this stack of calls, ours if none is given, and not behind it."""
+    def is_here(self) -> bool:
+        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`."""
         if self._behind is None:
             return True  # there is no `for`: `next` may come at any time
-        frame = self.on_stack(stack or sys._getframe())
+        frame = self.on_stack(sys._getframe())
         return frame is not None and frame.f_lasti not in self._behind
 
     def is_in(self, thread: Any) -> bool:
-        """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls."""
+        """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls.
+
+        Where it does, nothing is imported: after a Ctrl-C that would change the exit status of the program.
+        """
         stack = sys._current_frames().get(thread.ident)
-        return stack is None or bool(self._code.co_flags & _WAITS) or self.is_here(stack)
+        is_on_stack = stack is None or self.on_stack(stack) is not None
+        return is_on_stack or bool(self._code.co_flags & _WAITS) or self._behind is None
 
     @property
     def is_settled(self) -> bool:
