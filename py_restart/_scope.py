@@ -117,7 +117,7 @@ def around(name: str, path: str = "") -> list[Any]:
     here = owner()
     mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here()]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
-    outermost = [block for block in blocks if block.driven_by is not None and block.parent is None]
+    outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]
     for other in (*loops, *outermost):  # a loop that is over, in a `with` that is not, is still around
         if other.path == path and other.driven_by.on_stack(sys._getframe()) is not None:
             raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
