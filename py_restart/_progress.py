@@ -77,6 +77,8 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
         raise ValueError("damaged (neither of its two records is whole)")
     # Of two with the same number the second one is a copy of the first save, or of what the first one was then.
     moments.sort(key=lambda moment: moment["save"], reverse=True)
+    if "removed" in moments[0] and len(moments) == 1:
+        raise ValueError("damaged (the record of what is being deleted is not whole)")
     return size, [line, *(record[:-1].rstrip() for record in records)], moments
 
 

@@ -180,6 +180,33 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
     assert left() == []
 
 
+def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
+    """That one names what is to be deleted; without it the rest would be left, and look like somebody else's."""
+    real = os.unlink
+
+    def unlink(path, **options):
+        if os.path.basename(path) == "kept":
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="could not be removed"):
+        patch.setattr(os, "unlink", unlink)
+        with enable_counter("run", each_save=True) as counter:
+            kept = counter.save_load_object([], "kept")
+            kept.extend(counter(range(3)))
+    whole = Path("run").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    at = 2 if b'"removed"' in lines[1] else 1
+    lines[at] = lines[at].replace(b'"save"', b'"sAve"')
+    Path("run").write_bytes(b"".join(lines))
+    with pytest.raises(RestartError, match="run: damaged .the record of what is being deleted is not whole"):
+        enable_counter("run")
+    assert (left(), Path("run").read_bytes()) == (["kept", "run"], b"".join(lines))
+    Path("run").write_bytes(whole)
+    enable_counter("run")
+    assert left() == []
+
+
 def test_what_a_block_failed_with_is_raised_where_a_file_of_it_cannot_be_closed(folder, left, monkeypatch):
     """The failure to close it is attached as a note, and warned of."""
     real = os.close
