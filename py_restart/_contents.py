@@ -133,8 +133,7 @@ class Contents:
 
     def take_up(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
-        path, journal = state.path, self._journal
-        known, way_out = files_of(journal.newest), journal.way_out
+        path, journal, way_out = state.path, self._journal, self._journal.way_out
         with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
@@ -145,6 +144,7 @@ class Contents:
                 with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
                     state.load()
             else:
+                known = files_of(journal.newest)
                 if path not in known:
                     self.recover([path])  # its progress file was deleted, but not what was staged for that
                 self._require_ours(path, known.get(path))

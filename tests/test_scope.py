@@ -152,14 +152,20 @@ def test_all_files_go_when_the_block_ends_the_newest_loop_first(folder, left, mo
     assert left() == []
 
 
-def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
-    """Or an earlier one would not look done where a later one does; the next run finds both done, and removes them."""
+def keeping(name):
+    """An `os.unlink` that cannot delete a file of this name."""
     real = os.unlink
 
     def unlink(path, **options):
-        if os.path.basename(path) == "second":
+        if os.path.basename(path) == name:
             raise OSError(errno.EIO, "Input/output error")
         real(path, **options)
+
+    return unlink
+
+
+def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
+    """Or an earlier one would not look done where a later one does; the next run finds both done, and removes them."""
 
     def job(tell):
         with multi_count():
@@ -172,7 +178,7 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
         monkeypatch.context() as patch,
         pytest.raises(RestartError, match="second: could not be removed: Input/output"),
     ):
-        patch.setattr(os, "unlink", unlink)
+        patch.setattr(os, "unlink", keeping("second"))
         job(told.append)
     assert told == [(name, i) for name in ("first", "second", "third") for i in range(2)]
     assert left() == ["first", "second"]
@@ -182,15 +188,8 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
 
 def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
     """That one names what is to be deleted; without it the rest would be left, and look like somebody else's."""
-    real = os.unlink
-
-    def unlink(path, **options):
-        if os.path.basename(path) == "kept":
-            raise OSError(errno.EIO, "Input/output error")
-        real(path, **options)
-
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="could not be removed"):
-        patch.setattr(os, "unlink", unlink)
+        patch.setattr(os, "unlink", keeping("kept"))
         with enable_counter("run", each_save=True) as counter:
             kept = counter.save_load_object([], "kept")
             kept.extend(counter(range(3)))
