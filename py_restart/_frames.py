@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import compress
 from types import CodeType, FrameType, TracebackType
 
@@ -23,42 +23,46 @@ class Driver:
     """What drives a generator: the instruction of a frame, which must not live for that."""
 
     def __init__(self, frame: Any) -> None:
-        self._passed: set[int] = set()  # what is between: generators
-        while frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__"):
-            self._passed.add(id(frame))
-            frame = frame.f_back  # the iterator is another one's, such as a progress bar
-        self._for = self._frame, self._code, self._at = id(frame), frame.f_code, frame.f_lasti
+        self._fors: dict[int, tuple[CodeType, int]] = {}  # by frame, the innermost first: where it stands
+        is_between = True
+        while is_between:  # the iterator is another one's, such as a progress bar
+            self._fors[id(frame)] = self._for = frame.f_code, frame.f_lasti
+            is_between = frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__")
+            self._outermost, frame = id(frame), frame.f_back
         self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
-
-    @cached_property
-    def _behind(self) -> frozenset[int] | None:
-        return _behind(self._code, self._at)
 
     def is_apart_from(self, other: Driver) -> bool:
         """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""
-        return self._behind is not None and self._for != other._for
+        return _behind(*self._for) is not None and (self._outermost, self._for) != (other._outermost, other._for)
 
-    def on_stack(self, frame: FrameType | None) -> FrameType | None:
-        """Return its frame, if that is in the stack of calls that ends with this one."""
-        while frame is not None and (id(frame) != self._frame or frame.f_code is not self._code):
-            frame = frame.f_back
-        return frame
+    def standing(self, calls: dict[int, FrameType]) -> FrameType | None:
+        """Return the innermost of its frames that are in this stack of calls."""
+        found = ((calls.get(number), code) for number, (code, _) in self._fors.items())
+        return next((frame for frame, code in found if frame is not None and frame.f_code is code), None)
 
-    def is_here(self) -> bool:
-        """Whether its `for` runs: its frame is on the stack, and not at what is behind that `for`."""
-        if self._behind is None:
-            return True  # there is no `for`: `next` may come at any time
-        frame = self.on_stack(sys._getframe())
-        return frame is not None and frame.f_lasti not in self._behind
+    def is_here(self, calls: dict[int, FrameType], is_own: bool) -> bool:
+        """Whether its `for` runs in this stack of calls, which is of the thread and task that it began in (`is_own`).
+
+        Where one of its frames is, that tells: it is not at what is behind that `for`.
+        """
+        frame = self.standing(calls)
+        if frame is None:
+            return is_own and _behind(*self._for) is None  # there is no `for`: `next` may come at any time
+        return not self._is_left(frame, frame.f_lasti)
+
+    def _is_left(self, frame: FrameType, at: int) -> bool:
+        return at in (_behind(*self._fors[id(frame)]) or ())
 
     def is_in(self, thread: Any) -> bool:
         """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls.
 
         Where it does, nothing is imported: after a Ctrl-C that would change the exit status of the program.
         """
-        stack = sys._current_frames().get(thread.ident)
-        is_on_stack = stack is None or self.on_stack(stack) is not None
-        return is_on_stack or bool(self._code.co_flags & _WAITS) or self._behind is None
+        if self.standing(stack_of(sys._getframe(1))):
+            return False  # a generator has come here
+        frame = sys._current_frames().get(thread.ident)
+        is_on_stack = frame is None or self.standing(stack_of(frame)) is not None
+        return is_on_stack or bool(self._for[0].co_flags & _WAITS) or _behind(*self._for) is None
 
     @property
     def is_settled(self) -> bool:
@@ -72,13 +76,25 @@ class Driver:
                 return False  # what has closed the generator cannot be seen in it
             trace = error.__traceback__
             while trace is not None:
-                is_for = id(trace.tb_frame) == self._frame and trace.tb_frame.f_code is self._code
-                if id(trace.tb_frame) in self._passed or (is_for and trace.tb_lasti not in (self._behind or ())):
+                frame = self.standing({id(trace.tb_frame): trace.tb_frame})
+                if frame is not None and not self._is_left(frame, trace.tb_lasti):
                     return False
                 trace = trace.tb_next
             seen.add(id(error))
             errors += error.__cause__, error.__context__
         return True
+
+
+def stack_of(frame: FrameType | None, last: FrameType | None = None) -> dict[int, FrameType]:
+    """Return the stack of calls from this frame, the innermost, to the last one of interest; by their `id`.
+
+    Whoever keeps it in a variable begins with its caller: a frame that refers to itself would keep all others.
+    """
+    calls = {}
+    while frame is not None:
+        calls[id(frame)] = frame
+        frame = None if frame is last else frame.f_back
+    return calls
 
 
 def is_at_yield(trace: TracebackType) -> bool:

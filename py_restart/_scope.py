@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 from ._errors import RestartError, attach, face
 from ._files import at_fork
+from ._frames import stack_of
 from ._signals import blocks
 from ._typing import Any
 
@@ -99,7 +100,7 @@ class _Config:
 config: _Config = _Config()
 
 
-def owner() -> tuple[object, object]:
+def owner() -> tuple[Any, Any]:
     """Return what tells this thread and asyncio task from all others."""
     asyncio: Any = sys.modules.get("asyncio")
     try:
@@ -109,17 +110,24 @@ def owner() -> tuple[object, object]:
     return threading.current_thread(), task
 
 
+def _first_frame_of(task: Any) -> Any:
+    """Return the outermost frame of a task, below which is what has started the event loop, if it can be told."""
+    coroutine = task and task.get_coro()
+    return getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+
+
 def around(name: str, path: str = "") -> list[Any]:
     """Return which of the running loops are around a counter that is made with this path, or a loop that begins now.
 
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
     here = owner()
-    mine = [loop for loop in list(running) if loop.owner == here and loop.driven_by.is_here()]
+    calls = stack_of(sys._getframe(1), _first_frame_of(here[1]))
+    mine = [loop for loop in list(running) if loop.driven_by.is_here(calls, loop.owner == here)]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
     outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]
     for other in (*loops, *outermost):  # a loop that is over, in a `with` that is not, is still around
-        if other.path == path and other.driven_by.on_stack(sys._getframe()) is not None:
+        if other.path == path and other.driven_by.standing(stack_of(sys._getframe(1))):
             raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
     for index, loop in enumerate(loops):
         if loop.path == path:

@@ -5,7 +5,10 @@ The life of a loop is one state, and what may come next is one table.
 
 from __future__ import annotations
 
+import sys
+
 from ._errors import RestartError, warn
+from ._frames import stack_of
 from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
 from ._progress import files_of
@@ -118,7 +121,8 @@ class Place(Counted):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
             for loop in loops.values():
-                if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here():
+                calls = stack_of(sys._getframe(1))
+                if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here(calls, True):
                     loop.leave()  # where it goes on nevertheless, `whole` sees it
                 if loop.state == RUNNING:
                     self._tear(loop)

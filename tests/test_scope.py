@@ -1256,6 +1256,110 @@ def test_a_loop_driven_by_next_is_taken_over_when_the_cell_runs_again(folder, le
     assert left() == []
 
 
+def two_loops_around(items, visit):
+    """Take the first one, as a header is, then the rest."""
+    for item in items:
+        visit(item)
+        break
+    for item in items:
+        visit(item)
+
+
+def in_two_threads(items, visit):
+    """Take them as a server does that hands each step to some thread of a pool."""
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        for pool in itertools.cycle([first, second]):
+            item = pool.submit(next, items, None).result()
+            if item is None:
+                return
+            visit(item)
+
+
+def in_many_tasks(items, visit):
+    """Take each in a task of its own, as `asyncio.wait_for` does up to 3.11."""
+
+    async def main():
+        async def stream():
+            for item in items:
+                yield item
+
+        async def step(steps):
+            return await anext(steps, None)
+
+        steps = stream()
+        while (item := await asyncio.create_task(step(steps))) is not None:
+            visit(item)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("drive", [two_loops_around, in_two_threads, in_many_tasks])
+def test_the_loops_of_a_generator_are_inside_each_other_whoever_drives_it(folder, left, run_child, die, drive):
+    """Their `for`s stand in its frame, which tells: also where its steps are of several loops, threads or tasks."""
+
+    def items():
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(3)):
+                yield i, "head"
+                for j in simple_counter("inner", range(3)):
+                    seen.append((i, j))
+                    yield i, j
+            yield "all", list(seen)
+
+    def job(tell, stop):
+        drive(items(), lambda item: (tell(item), stop(*item)))
+
+    assert run_child(job, killer((1, 1), die)).told[-2:] == [(1, 0), (1, 1)]
+    assert left() == [".outer.lock", "outer", "seen"]
+    told = finished(job, nothing)
+    assert told[-1] == ("all", [(i, j) for i in range(3) for j in range(3)])
+    assert told[:2] == [(1, "head"), (1, 1)]
+    assert left() == []
+
+
+def test_loops_in_tasks_that_an_item_starts_with_an_event_loop_are_not_inside_it(folder, moment, inside):
+    """They may run side by side; the `for` that has started them is below them in the same stack of calls."""
+
+    async def task(name):
+        for _ in simple_counter(name, range(2)):
+            await asyncio.sleep(0)
+        return moment(name)["position"]
+
+    async def main():
+        return await asyncio.gather(task("a"), task("b"))
+
+    with multi_count():
+        for _ in simple_counter("outer", range(1)):
+            assert asyncio.run(main()) == [2, 2]
+            assert not moment("outer")
+
+
+@pytest.mark.parametrize("holder", [enumerate, zip, iter])
+def test_a_loop_that_was_left_in_a_generator_is_not_around_what_begins_there(folder, left, run_child, die, holder):
+    """What is held by a variable would keep the loop; its frame tells, not that of the `for` that drives it all."""
+
+    def items():
+        held = holder(simple_counter("first", range(5)))
+        for _ in held:
+            break
+        with enable_counter("second", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(4)):
+                seen.append(i)
+                yield i
+            yield list(seen)
+
+    def job(tell, stop):
+        for item in items():
+            tell(item)
+            stop(item)
+
+    run_child(job, killer((2,), die))
+    assert finished(job, nothing) == [2, 3, [0, 1, 2, 3]]
+    assert left() == []
+
+
 @pytest.mark.parametrize("way", ["close", "thrown away"])
 def test_a_loop_driven_by_next_is_around_other_counters(folder, way, moment, inside):
     """It is running until it is left or thrown away: nobody else keeps it alive."""
