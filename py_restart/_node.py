@@ -28,6 +28,7 @@ class Node(Place):
     """A loop that is saved. `path` is absolute, `name` the same as the user gave it; see `enable_counter`."""
 
     saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
+    _last_save: float = 0.0  # or the start
 
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
         is_there = os.path.lexists(path)
@@ -86,7 +87,8 @@ class Node(Place):
         at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
         how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"
         log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
-        self._costs = Costs(self.name)
+        self._costs = self.host._costs if self.around else Costs()
+        self._last_save, self._boundary = monotonic(), self.start // self._span
         if not self.each_save:
             return None
         return partial(self._tell, None) if self._interval else Teller(self._tell).write
@@ -217,18 +219,21 @@ class Node(Place):
                 if host.saves == 1:
                     break
                 nodes = host.tree()
+            self._last_save = monotonic()
         finally:
             host.saves = 0
             host._release_if_idle()
 
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
-        began = monotonic()
-        if self.state == OVER or began - self._costs.last_save < self._interval:
+        began, boundary = monotonic(), position // self._span
+        if self.state == OVER or began - self._last_save < self._interval:
             return
         self._save(teller=teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
-        self._costs.note(began, (position - self.start) // self._span, quick)
+        others = 0 if teller is None else boundary - self._boundary - 1
+        self._boundary = boundary
+        self._costs.note(self.name, began, others, quick)
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""

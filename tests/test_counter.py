@@ -211,6 +211,19 @@ def test_a_boundary_that_comes_too_soon_is_passed_over(folder, clock, has_object
     del kept
 
 
+def test_a_save_that_was_asked_for_counts_for_the_interval(folder, clock, position):
+    """The boundary right behind `save()` comes too soon after the last save."""
+    counter = enable_counter("run", each_save=True, save_interval=10)
+    saved = []
+    for i in counter(range(14)):
+        clock.now += 1
+        if i == 5:
+            counter.save()
+        saved.append(position())
+    assert saved == [None] * 5 + [5] * 9
+    assert position() is None
+
+
 def test_an_interval_does_not_pass_over_the_end(folder, clock, position):
     """The exhausted loop is saved, however soon it comes."""
     with enable_counter("run", each_save=True, save_interval=1000) as counter:
@@ -251,6 +264,22 @@ def test_saving_many_positions_that_takes_too_long_is_named_as_well(folder, cloc
         clock.now += 0.002
     assert len(log("WARNING")) == 1
     assert re.search(r"run: saving takes 20% of .*save_interval=0.005 ", log("WARNING")[0])
+
+
+def test_saving_in_short_inner_loops_is_named_once(folder, clock, log):
+    """Each of them is over before anybody minds: what they take counts for the outermost loop."""
+
+    def slow(path):
+        clock.now += 0.1
+        Path(path).write_text("slow")
+
+    with enable_counter("run") as counter:
+        counter.save_load_funcs([slow], [print], ["slow"])
+        for _ in counter(range(20)):
+            for _ in simple_counter("inner", range(3)):
+                clock.now += 0.1
+    (line,) = log("WARNING")
+    assert re.search(r"inner: saving takes \d+% of the time; save_interval=1 ", line)
 
 
 # The end of the work.
