@@ -53,7 +53,7 @@ class Contents:
                 state.save(new)
             if state.is_contained and (found := os.listdir(place)) != [base]:
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
-                raise RestartError(f"{state.path}: {what}; have it write to the path that it is given")
+                raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
             stamps[state.path].update(_files.flush_and_stamp(new))
             if state.is_contained:
                 _files.flush_one(place)

@@ -54,8 +54,8 @@ class CounterClosier:
         save_interval: float = 0.0,
     ) -> None:
         name = _checked_path(file_path)
-        span = min(_checked("save_span", save_span, index, "whole number", 1, "items"), sys.maxsize)
-        interval = _checked("save_interval", save_interval, lambda given: float(given + 0), "number", 0, "seconds")
+        span = min(_checked(name, "save_span", save_span, index, "whole number", 1, "items"), sys.maxsize)
+        interval = _checked(name, "save_interval", save_interval, lambda x: float(x + 0), "number", 0, "seconds")
         if (span != 1 or interval) and not each_save:
             what = "save_interval" if interval else "save_span"
             raise ValueError(f"{name}: {what} does nothing without each_save; pass each_save=True")
@@ -235,18 +235,18 @@ def _checked_path(path: Any) -> str:
     if not name or "\0" in name:
         raise ValueError(f"{name!r} is no path; give the path of a file")
     scheme, separator, _ = name.partition(":/")  # a `Path` has one slash left of two
-    if separator and len(scheme) > 1 and scheme.replace("+", "").isalnum() and not os.path.isdir(f"{scheme}:"):
+    if separator and len(scheme) > 1 and os.sep not in scheme and not os.path.isdir(f"{scheme}:"):
         raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
     return name
 
 
-def _checked(name: str, given: Any, convert: Callable[[Any], Any], kind: str, least: int, unit: str) -> Any:
+def _checked(name: str, what: str, given: Any, convert: Callable[[Any], Any], kind: str, least: int, unit: str) -> Any:
     try:
         number = convert(None if isinstance(given, bool) else given)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {given!r}; give a {kind} of {unit}") from None
+        raise TypeError(f"{name}: {what} is {given!r}; give a {kind} of {unit}") from None
     if not number >= least:
-        raise ValueError(f"{name} is {given!r}; give {least} or more {unit}")
+        raise ValueError(f"{name}: {what} is {given!r}; give {least} or more {unit}")
     return number
 
 

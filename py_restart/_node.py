@@ -78,7 +78,7 @@ class Node(Place):
         self._take_up()
         self.block = _scope.config.parent
         if self.block is not None:
-            self.block.enter(self)
+            self.block._enter(self)
         for other in self.parent.inside().values() if self.parent is not None else ():
             if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
@@ -271,7 +271,7 @@ class Node(Place):
         if self.parent is None and self.is_in_block:
             over: Any = Node.__new__(Node)  # keeps the files until the block ends, but no object in memory
             over.__dict__.update(self.__dict__, states=[])
-            self.block.members[self.path] = over
+            self.block._members[self.path] = over
             users.update({state.path: over for state in self.states})
             self.storage.release(is_kept=True)
         elif self.parent is None:

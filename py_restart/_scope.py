@@ -42,15 +42,15 @@ class multi_count:
     second 1
     """
 
-    members: dict[str, Any]  # by path; of an inner loop, the newest
-    thread: threading.Thread  # that has opened it
-    is_done: bool  # it has ended without an exception: its loops need not be skipped any more
+    _members: dict[str, Any]  # by path; of an inner loop, the newest
+    _thread: threading.Thread  # that has opened it
+    _is_done: bool  # it has ended without an exception: its loops need not be skipped any more
 
     @face
     def __enter__(self) -> multi_count:
         if _block.get() in opened or self in opened:  # another thread may have entered this one
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
-        self.members, self.thread, self.is_done = {}, threading.current_thread(), False
+        self._members, self._thread, self._is_done = {}, threading.current_thread(), False
         opened.append(self)
         _block.set(self)
         return self
@@ -61,28 +61,28 @@ class multi_count:
             return  # a forked child, which has not opened it
         _block.set(None)
         opened.remove(self)
-        self.is_done = error is None
+        self._is_done = error is None
         failure: Exception | None = None
-        for member in reversed(self.members.values()):  # a later loop never looks done before an earlier one
+        for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
             try:
                 member.leave_block()
             except Exception as raised:  # all others let go of their files all the same
-                failure, self.is_done = failure or raised, False
-        self.members.clear()
+                failure, self._is_done = failure or raised, False
+        self._members.clear()
         if failure is not None and error is not None:
             attach(error, failure)
         elif failure is not None:
             raise failure
 
-    def enter(self, member: Any) -> None:
+    def _enter(self, member: Any) -> None:
         """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
-        former = self.members.get(member.path, member)
+        former = self._members.get(member.path, member)
         then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
             what = "used for two loops of one multi_count block"
             raise RestartError(f"{member.name}: {what}; give each loop a path of its own")
-        self.members.pop(member.path, None)  # the newest stands last
-        self.members[member.path] = member
+        self._members.pop(member.path, None)  # the newest stands last
+        self._members[member.path] = member
 
 
 class _Config:
@@ -94,7 +94,7 @@ class _Config:
         own = _block.get()
         if own in opened:
             return own
-        return opened[0] if len(opened) == 1 and opened[0].thread is not threading.current_thread() else None
+        return opened[0] if len(opened) == 1 and opened[0]._thread is not threading.current_thread() else None
 
 
 config: _Config = _Config()

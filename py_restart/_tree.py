@@ -64,7 +64,7 @@ class Place(Counted):
     @property
     def is_kept(self) -> bool:
         """Whether the next run skips it once it is over, since its block is not done: it is open, or has failed."""
-        return self.block is not None and not self.block.is_done
+        return self.block is not None and not self.block._is_done
 
     def go(self, event: str) -> None:
         state = _NEXT[self.state][event]

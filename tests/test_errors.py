@@ -101,7 +101,7 @@ def test_a_wrong_span_or_interval_is_an_error_at_the_call(folder, name, value, k
         lambda: enable_counter("run", each_save=True, **{name: value}),
         lambda: simple_counter("run", range(3), **{name: value}),
     ):
-        with refused(kind, f"{name} is {re.escape(repr(value))}; .*{words}"):
+        with refused(kind, f"run: {name} is {re.escape(repr(value))}; .*{words}"):
             call()
     assert files() == {}
 
@@ -552,7 +552,7 @@ def test_a_save_function_that_exits_does_not_hide_the_exception(folder):
     assert any("no space" in note for note in raised.value.__notes__)
 
 
-@pytest.mark.parametrize("path", ["git+ssh://host/x", Path("s3://bucket/x"), "https://host/x"])
+@pytest.mark.parametrize("path", ["git+ssh://host/x", Path("s3://bucket/x"), "a-b_c://host/x", "simplecache::s3://x/y"])
 def test_what_looks_like_a_url_is_an_error(folder, path):
     """A `Path` has lost one of its slashes."""
     with pytest.raises(ValueError, match="a URL; give the path of a file"):

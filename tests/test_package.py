@@ -72,8 +72,9 @@ def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else(folder):
     assert {name for name in dir(counter) if name[0] != "_"} == {"object", "position", *methods}
     assert {name for name in dir(loop) if name[0] != "_"} == {"close", "position", "send", "throw"}
     assert CounterClosier.object.fset is not None and CounterClosier.position.fset is None
-    with counter as entered:
+    with counter as entered, multi_count() as block:
         assert entered is counter
+        assert [name for name in dir(block) if name[0] != "_"] == []
 
 
 def test_the_errors_are_exceptions_of_this_package():
