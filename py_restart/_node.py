@@ -79,6 +79,8 @@ class Node(Place):
         self.block = _scope.config.parent
         if self.block is not None:
             self.block._enter(self)
+        if self.parent is not None:
+            self.parent.warn_of_carried(self.states)
         for other in self.parent.inside().values() if self.parent is not None else ():
             if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
                 other.go("finish")  # broken off counts as ended as soon as another one starts
@@ -128,7 +130,9 @@ class Node(Place):
                     shorten(error)
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
-                    self._finish(is_said=self.state == ENDED and (self.parent is None or is_rich(self.host.tree())))
+                    is_ended = self.state == ENDED
+                    is_said = is_ended if self.parent is None else not is_ended or is_rich(self.host.tree())
+                    self._finish(is_said=is_said)
             finally:
                 self._release_if_idle()
 

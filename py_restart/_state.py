@@ -26,11 +26,13 @@ def require_free(path: str, name: str, is_progress: bool) -> None:
 
 def warn_of_lost(nodes: list[Any]) -> None:
     """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item."""
-    states = [state for node in nodes for state in node.states if not state.is_judged]
+    states = {state: node.name for node in nodes for state in node.states if not state.is_judged}
     if states and any(node.position > node.start for node in nodes):
         for state in filter(Object.is_out_of_reach, states):
             state.is_judged = True
-            what = f"nobody but {nodes[-1].name} refers to this object any more, so no change of it can be saved"
+            what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
+            if state.is_constant:
+                what = f"a variable may have another value by now, but this {state.value!r} stays what is saved"
             warn(f"{state.path}: {what}: change in place what was returned, or assign the new value to counter.object")
 
 
@@ -69,16 +71,25 @@ class Object:
         file: Any = SimpleNamespace(write=lambda data: write(pickle.PickleBuffer(data).raw()))
         pickle.Pickler(file, pickle.HIGHEST_PROTOCOL).dump(self.value)
 
+    @property
+    def is_mutable(self) -> bool:
+        return not isinstance(self.value, (*_FIXED, tuple, frozenset))
+
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
-        fresh, kind = Object([object()], "", ""), type(self.value)
-        # Numbers that Python keeps (0, 1, ...) have many references, and are out of reach all the same.
-        is_kept = kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
-        if sys.getrefcount(self.value) > sys.getrefcount(fresh.value) and not is_kept:
-            return False
+        fresh = Object([object()], "", "")
+        if self.is_constant or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
+            return self.is_constant
         # There may be many parts: where one is in reach, they are looked at once.
-        self.is_judged = not is_kept and self._most_references() > fresh._most_references()
+        self.is_judged = self._most_references() > fresh._most_references()
         return not self.is_judged
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is a number or an empty value that Python keeps: it has many references, and cannot change."""
+        kind = type(self.value)
+        is_empty = kind in (type(None), str, bytes, tuple) and not self.value
+        return is_empty or kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
 
     def _most_references(self) -> int:
         """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""

@@ -45,6 +45,7 @@ class Place(Counted):
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
+        self._carried: dict[str, object] | None = {}  # what was registered in the item before, until told of
 
     @property
     def host(self) -> Any:
@@ -104,14 +105,16 @@ class Place(Counted):
     def meet(self, item: object, source: object) -> None:
         mark = mark_of(item)
         if None not in (mark, self.first) and mark != self.first:
-            self._warn_of_input("an iterable that had another first item", [source, *parts_of([item], item)])
+            parts = [part for part in parts_of([item], item) if not isinstance(part, tuple)]  # which cannot change
+            self._warn_of_input("an iterable that had another first item", [source, *parts])
         self.first = self.first or mark
 
     def _warn_of_input(self, what: str, parts: list[object]) -> None:
         """Warn, but for an input that is saved with the loop: it may have been changed in place."""
         values = [state.value for loop in (*self.around, self) for state in loop.states if isinstance(state, Object)]
         if not is_within(parts, values):
-            warn(f"{self.name}: saved with {what}; if this is another input, give it a path of its own")
+            way_out = "if it is another input, give it a path of its own"
+            warn(f"{self.name}: saved with {what}; {self.start} items of this one count as done; {way_out}")
 
     def inside(self) -> dict[str, Any]:
         """Return the loops that have begun inside the current item. Whoever has begun last stands last."""
@@ -120,6 +123,9 @@ class Place(Counted):
         elif (self._inside or self.moments) and self._inside_of != (position := self.position):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
+            if self._carried is not None:
+                states = (state for loop in loops.values() for state in loop.states if isinstance(state, Object))
+                self._carried = {state.path: state.value for state in states}
             for loop in loops.values():
                 calls = stack_of(sys._getframe(1))
                 if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here(calls, True):
@@ -133,6 +139,17 @@ class Place(Counted):
                     lost = f"{' and '.join(files)} will go" if files else "register what decides whether it runs"
                     warn(f"{path}: saved at {at}, which has ended without it; {lost}")
         return self._inside
+
+    def warn_of_carried(self, states: list[Any]) -> None:
+        """Warn, once, of an object that is the one of the item before: the next item would start without it."""
+        carried = self._carried or {}
+        for state in states:
+            if isinstance(state, Object) and state.is_mutable and state.value is carried.get(state.path):
+                what = f"the same object in each item of {self.name}, but saved for one item alone"
+                warn(f"{state.path}: {what}; register it with {self.name}, or give another object in each item")
+                self._carried = None
+        if self._carried:
+            self._carried = {}  # it need not stay in memory
 
     def former(self, parent: Place) -> Moment | None:
         """Return what was saved of this loop; raise where another one in the same item has its path."""

@@ -353,7 +353,7 @@ def test_no_object_is_lost_where_its_function_has_returned_before_the_first_save
 
 def test_a_lost_object_of_a_loop_left_by_break_is_warned_of_where_its_block_saves_it(folder):
     """The block ends well, and a `multi_count` block around it saves: the next run skips the loop with what it had."""
-    with multi_count(), pytest.warns(UserWarning, match="total: nobody but run refers to this object"):
+    with multi_count(), pytest.warns(UserWarning, match="total: a variable may have another value by now"):
         with enable_counter("run") as counter:
             total = counter.save_load_object(0, "total")
             for i in counter(range(5)):
@@ -1954,6 +1954,30 @@ def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_st
 
     run_child(job, killer((1, 1), die))
     assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(2)]]
+    assert left() == []
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("each_save", [False, True])
+def test_what_follows_a_break_in_an_inner_with_is_done_once(folder, left, run_child, die, in_block, each_save):
+    """The item is at no boundary there: nothing is saved until the next one, which has all of it."""
+
+    def job(tell, die_at):
+        with multi_count() if in_block else contextlib.nullcontext():
+            with enable_counter("outer", each_save=True) as outer:
+                seen = outer.save_load_object([], "seen")
+                for i in outer(range(3)):
+                    with enable_counter("inner", each_save=each_save) as inner:
+                        for j in inner(range(9)):
+                            seen.append((i, j))
+                            if j == 1:
+                                break
+                        seen.append("best")
+                    die_at(i)
+                tell(list(seen))
+
+    run_child(job, killer((1,), die))
+    assert finished(job, nothing) == [[one for i in range(3) for one in ((i, 0), (i, 1), "best")]]
     assert left() == []
 
 

@@ -255,6 +255,11 @@ LOST = {
     "an int": Case('t = counter.save_load_object(0, "t.pickle")', "t += i", "t", 15),
     "a large int": Case('t = counter.save_load_object(10**12, "t.pickle")', "t += i", "t", 10**12 + 15),
     "a float": Case('t = counter.save_load_object(0.5, "t.pickle")', "t += i", "t", 15.5),
+    "the best so far, None at first": Case(
+        't = counter.save_load_object(None, "t.pickle")', "t = i if t is None or i == 3 else t", "t", 3
+    ),
+    "an empty str": Case('t = counter.save_load_object("", "t.pickle")', "t += str(i)", "t", "012345"),
+    "an empty tuple": Case('t = counter.save_load_object((), "t.pickle")', "t += (i,)", "t", (*ALL,)),
     "a number that is never used": Case('counter.save_load_object(0, "t.pickle")', "n = i", "n", 5),
     "a tuple": Case('t = counter.save_load_object(tuple([9]), "t.pickle")', "t = t + (i,)", "t", (9, *ALL)),
     "a str": Case('t = counter.save_load_object("".join("ab"), "t.pickle")', "t = t + str(i)", "t", "ab012345"),
@@ -301,6 +306,9 @@ KEPT = {
     ),
     "a list that is assigned": Case(LIST, "counter.object = t = t + [i]", "t", ALL),
     "a list that is assigned alone": Case(LIST, "counter.object = counter.object + [i]", "counter.object", ALL),
+    "None that is assigned": Case(
+        't = counter.save_load_object(None, "t.pickle")', "t = [*(t or []), i]; counter.object = t", "t", ALL
+    ),
     "a number that is assigned": Case(
         't = counter.save_load_object(0, "t.pickle")', "t += i; counter.object = t", "t", 15
     ),
@@ -448,6 +456,71 @@ def test_a_result_that_is_thrown_away_is_warned_of_when_it_matters(job, mode):
     )
     assert job.run(2).said == []
     assert len([text for text in job.run(4).said if re.search(r"r\.pickle.*counter\.object", text)]) == 1
+
+
+def test_the_warning_says_whose_object_it_is_and_whether_it_is_a_constant(job):
+    """An inner loop saves; the object is of the outer one."""
+    job.write(
+        """
+        with enable_counter("outer.progress") as outer:
+            outer.save_load_object([], "lost.pickle")
+            outer.save_load_object(0, "number.pickle")
+            for i in outer(range(2)):
+                for j in simple_counter("inner.progress", range(2)):
+                    pass
+        """
+    )
+    lost, number = sorted(job.run().said)
+    assert re.search(r"lost.pickle: nobody but outer.progress refers to this object any more", lost)
+    assert re.search(r"number.pickle: a variable may have another value by now, but this 0 stays what is saved", number)
+
+
+CARRIED = """
+model, number = {{"n": 0}}, 1000
+with {outer} as epochs:
+    for epoch in epochs(range(4)):
+        with enable_counter("batches.progress", each_save=True) as batches:
+            kept = batches.save_load_object({registered}, "model.pickle")
+            for batch in batches(range(2)):
+                pass
+"""
+
+
+@pytest.mark.parametrize(
+    "outer", ['enable_counter("epochs.progress")', "multi_count(), enable_counter('epochs.progress')"]
+)
+def test_an_object_that_is_registered_in_one_item_after_the_other_is_warned_of_once(job, outer):
+    """A kill before the first save of the next item would lose what the items before have made of it."""
+    job.write(CARRIED.format(outer=outer, registered="model"))
+    (text,) = job.run().said
+    assert "model.pickle: the same object in each item of epochs.progress, but saved for one item alone" in text
+    assert "register it with epochs.progress" in text
+
+
+@pytest.mark.parametrize("registered", ['{"n": epoch}', "[]", "number", "(1, number)"])
+def test_an_object_that_is_new_in_each_item_or_cannot_change_is_not(job, registered):
+    """It is saved with its item, and goes with it; a constant is as it was."""
+    job.write(CARRIED.format(outer='enable_counter("epochs.progress")', registered=registered))
+    assert [text for text in job.run().said if "same object" in text] == []
+
+
+def test_an_object_of_the_item_before_is_not_kept_in_memory(job):
+    """Until the next inner loop begins it may be the same one; then it is known."""
+    job.write(
+        """
+        import weakref
+        class Model: pass
+        alive = []
+        with enable_counter("epochs.progress") as epochs:
+            for epoch in epochs(range(4)):
+                with enable_counter("batches.progress", each_save=True) as batches:
+                    model = batches.save_load_object(Model(), "model.pickle")
+                    alive.append(weakref.ref(model))
+                    for batch in batches(range(2)):
+                        print(sum(one() is not None for one in alive))
+        """
+    )
+    assert job.run().out == ["1"] * 8
 
 
 def test_each_lost_object_is_warned_of_by_itself(job):
@@ -1307,6 +1380,29 @@ def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(j
     )
     assert job.run(1).said == []
     assert ["another first item" in text for text in job.run(-1).said] == [True]
+
+
+def test_a_queue_that_a_generator_empties_is_another_input(job):
+    """It is registered, and the item itself among what was seen; but skipping would take from it once more."""
+    job.write(
+        """
+        from collections import deque
+        def drain(queue):
+            while queue:
+                yield queue.popleft()
+        with enable_counter("job.progress", each_save=True) as counter:
+            state = {"queue": deque((0, name) for name in "abcdef"), "seen": []}
+            state = counter.save_load_object(state, "state.pickle")
+            state["seen"] += state["queue"]
+            for item in counter(drain(state["queue"])):
+                if item[1] == "c" and STOP == 1:
+                    raise Stop
+                print(item[1])
+        """
+    )
+    assert job.run(1).said == []
+    (text,) = job.run(-1).said
+    assert "job.progress: saved with an iterable that had another first item; 2 items of this one count as done" in text
 
 
 @pytest.mark.parametrize("block", ["with open(os.devnull)", "with multi_count()"])

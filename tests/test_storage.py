@@ -903,7 +903,7 @@ def saving(strike, size=0):
     with enable_counter("run", each_save=True) as counter:
         seen = counter.save_load_object([], "a")
         counter.save_load_funcs([folder_of(lambda: text[0]), folder_of("same")], [text_in] * 2, ["model", "other"])
-        _kept = counter.save_load_object(bytes(size), "constant")
+        _kept = counter.save_load_object(bytes(size + 1), "constant")
         for i in counter(range(9)):
             if i == 2:
                 os._exit(0)
@@ -922,7 +922,7 @@ def look_at_saving(size=0):
         counter.save_load_funcs(
             [folder_of("end")] * 2, [lambda path, load=load: load(text_in(path)) for load in loads], ["model", "other"]
         )
-        assert counter.save_load_object(None, "constant") == bytes(size)
+        assert counter.save_load_object(None, "constant") == bytes(size + 1)
         state = (counter.position, [*seen], *found)
         assert hidden() == []
         for _ in counter(range(9)):

@@ -228,7 +228,7 @@ class Model:
             if broken and not loop.with_block:
                 entry.state = "left"
             else:
-                self._end(entry)
+                self._end(entry, broken)
         finally:
             self._stack.pop()
 
@@ -300,11 +300,11 @@ class Model:
         if not (has_boundary and self._is_registered()):
             self._save()
 
-    def _end(self, entry: Entry) -> None:
-        """The end of the work of one loop."""
+    def _end(self, entry: Entry, broken: bool) -> None:
+        """The end of the work of one loop. One that was broken off is at no boundary."""
         entry.end()
         if len(self._stack) > 1:
-            if entry.loop.each or self.choice.end_is_saved:
+            if (entry.loop.each and not broken) or self.choice.end_is_saved:
                 self._save()
         elif self.program.several:
             self._save()
