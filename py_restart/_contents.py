@@ -54,9 +54,9 @@ class Contents:
             if state.is_contained and (found := os.listdir(place)) != [base]:
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
                 raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
-            stamps[state.path].update(_files.flush_and_stamp(new))
+            stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
             if state.is_contained:
-                _files.flush_one(place)
+                _files.flush(place)
             self._require_ours(state.path, known.get(state.path))
         self.flush_folders()
 
@@ -122,13 +122,13 @@ class Contents:
             self._leftovers.append(gone)
             if not os.path.lexists(gone):
                 _files.create(gone, lambda write: None, is_flushed=True)
-            _files.flush_one(folder)
+            _files.flush(folder)
             _files.delete(path)
 
     def flush_folders(self) -> None:
         """Bring the names that have changed to the device."""
         for folder in self._unflushed:
-            _files.flush_one(folder)
+            _files.flush(folder)
         self._unflushed.clear()
 
     def take_up(self, state: Any, stamp: Stamp | None) -> None:

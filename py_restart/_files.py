@@ -21,7 +21,7 @@ RETRY_SECONDS = 2.0  # how long another program that holds the file may delay it
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
 _TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe holds nobody up
-_TO_FLUSH: int = (os.O_RDWR if WINDOWS else os.O_RDONLY) | _BINARY
+_TO_FLUSH: int = _TO_READ | (os.O_RDWR if WINDOWS else 0)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
@@ -122,19 +122,13 @@ def _is_plain(folder: str, _device: int, _number: int) -> bool:
     return os.path.realpath(folder) == folder
 
 
-@functools.lru_cache
-def _absolute(name: str, folder: str) -> tuple[str, str]:
-    """Return where a name is, seen from this folder, and the folder of that: to find out takes longer than to look."""
-    place = os.path.normpath(os.path.join(folder, name))
-    return place, os.path.dirname(place)
-
-
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
     with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists and can be read"):
         if os.pardir in name:
             return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
-        place, folder = _absolute(name, "" if os.path.isabs(name) else os.getcwd())
+        place = os.path.abspath(name)
+        folder = os.path.dirname(place)
         status = look(folder)  # None: it is not there yet, which is said elsewhere
         if status and S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino):
             return place
@@ -168,19 +162,6 @@ def delete(path: str) -> None:
 
 
 def flush(path: str) -> None:
-    """Bring a file, or a folder with all that is in it, to the device."""
-    kind = kind_of(path)
-    if kind == "folder":
-        mode = os.stat(path).st_mode
-        if mode & 0o700 != 0o700:  # it could be neither moved nor deleted
-            os.chmod(path, mode & 0o7777 | 0o700)
-        for name in os.listdir(path):
-            flush(os.path.join(path, name))
-    if kind not in ("link", "other"):  # to open a pipe would wait
-        flush_one(path)
-
-
-def flush_one(path: str) -> None:
     """Bring a file to the device, or the names in a folder: to flush what is in it does not (fsync(2))."""
     try:
         if not (WINDOWS and os.path.isdir(path)):  # which does that by itself, and cannot open a folder
@@ -198,25 +179,27 @@ def flush_open(file: int) -> None:
             raise
 
 
-def flush_and_stamp(path: str) -> Stamp:
-    """Bring it to the device and digest it: a small file while it is open, and all others at the same time."""
-    if S_ISREG((status := os.lstat(path)).st_mode) and status.st_size < _LARGE:
-        return _stamp(_parts(path, is_flushed=True))
-    return _both(lambda: stamp_of(path), lambda: flush(path))[0]
+def stamp_of(path: str, is_flushed: bool = False) -> Stamp:
+    """Digest a file, one that is large in halves, or a folder: the names, kinds and stamps of what is in it.
 
-
-def stamp_of(path: str) -> Stamp:
-    """Digest a file, one that is large in halves, or a folder: the names, kinds and stamps of what is in it."""
+    `is_flushed`: bring all of it to the device as well, a small file while it is open, a large one at the same time.
+    """
     status = os.lstat(path)
     if S_ISLNK(status.st_mode):
         return _stamp([os.fsencode(os.readlink(path))])
     if S_ISDIR(status.st_mode):
-        inner = {name: stamp_of(os.path.join(path, name)) for name in sorted(os.listdir(path))}
+        if is_flushed and status.st_mode & 0o700 != 0o700:  # it could be neither moved nor deleted
+            os.chmod(path, status.st_mode & 0o7777 | 0o700)
+        inner = {name: stamp_of(os.path.join(path, name), is_flushed) for name in sorted(os.listdir(path))}
         told = [os.fsencode(f"{name}\0{kind_of(os.path.join(path, name))}\0{inner[name]}\0") for name in inner]
         size = sum(int(stamp["size"]) for stamp in inner.values())
+        if is_flushed:
+            flush(path)
         return {**_stamp([b"folder", *told]), "size": size}  # an empty one must not pass for an empty file
     if status.st_size < _LARGE:
-        return _stamp(_parts(path))
+        return _stamp(_parts(path, is_flushed=is_flushed))
+    if is_flushed:
+        return _both(lambda: stamp_of(path), lambda: flush(path))[0]
     half = status.st_size // 2
     first, second = _both(lambda: _stamp(_parts(path, 0, half)), lambda: _stamp(_parts(path, half)))
     return {"size": status.st_size, "digest": f"{first['digest']}{second['digest']}"}

@@ -218,7 +218,7 @@ class Journal:
             if not is_written:  # else it is there, but perhaps not the name of its file
                 _files.flush(self.path)  # where somebody has deleted it, the next save writes it anew
             if self._durable <= 0:
-                _files.flush_one(self.folder)
+                _files.flush(self.folder)
             self._durable, self._due = newest["save"], monotonic() + FLUSH_SECONDS
 
     def stop_telling(self) -> None:
@@ -244,7 +244,7 @@ class Journal:
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
             if self._durable:  # or a power failure might bring back what is done
-                _files.flush_one(self.folder)
+                _files.flush(self.folder)
         self._forget()
 
 
