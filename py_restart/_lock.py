@@ -35,61 +35,66 @@ _EXITING = 0x4  # PF_EXITING: proc(5), include/linux/sched.h
 _KILLED = 1 << 8  # SIGKILL waits for it to run: proc(5)
 _PAST_ALL = 1 << 30  # Windows: what is locked cannot be read
 
-locks: dict[str, Lock] = {}  # by progress file: the locks of this process
+_Held = tuple[weakref.ref[Any], int, bytes]  # who holds a lock, its open file, and what that says
+locks: dict[str, _Held] = {}  # by progress file: those that this process holds
 turn = threading.RLock()  # one thread at a time takes a lock, and begins with what it guards
 
 
 class Lock:
-    """The lock of a progress file. It is held from `take` to `release`, unless a newer user takes it over.
+    """The lock of a progress file, held from `take` to `unlock`, unless a newer one takes it over; see `Storage`.
 
-    `user.is_busy()` says that it may not, since a loop runs in another live thread; `user.turn` is held while something
-    is saved; `user.journal` is closed when it does, and in a forked child. `name` is the path that messages name.
+    While `is_busy()`, a loop runs in another live thread, it may not. `name` is the path that messages name.
     """
 
-    def __init__(self, path: str, name: str, user: Any) -> None:
+    _held: _Held | None = None  # since it was taken
+
+    def __init__(self, path: str, name: str) -> None:
         folder, base = os.path.split(path)
         self._progress, self._name = path, name
         self._path = os.path.join(folder, f".{base}.lock")
-        self._line = b""  # what the lock file says
-        self._file = -1
-        self._user = weakref.ref(user)
-        self.is_lost = False  # a newer user has taken over
+        self.turn = threading.RLock()  # held while something is saved
 
     @property
     def is_held(self) -> bool:
-        return self._file >= 0
+        return self._held is not None and not self.is_lost
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a newer one has taken over."""
+        return self._held is not None and locks.get(self._progress) is not self._held
 
     def take(self, takes_over: bool) -> None:
         """Take the lock, or take it over from an older user in this process; raise where another one holds it."""
         with turn:
-            older = locks.get(self._progress)
-            if older is not None and older.is_held:
+            now = locks.get(self._progress)
+            if now is not None:
                 if not takes_over:
                     raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
-                user: Any = older._user() or self._user()  # the newer one, where the older is just being thrown away
+                user, file, line = now
+                older: Any = user() or self  # the newer one, where the older is just being thrown away
                 # A save that runs is waited for, but not for ever: it may wait for this thread.
-                if user.is_busy() or not user.turn.acquire(timeout=START_SECONDS):
+                if older.is_busy() or not older.turn.acquire(timeout=START_SECONDS):
                     what = "in use by a loop that runs in another thread"
                     raise InUseError(f"{older._name}: {what}; wait for it to end, or stop it")
                 try:
-                    if older.is_held:
-                        self._line, self._file, older._file, older.is_lost = older._line, older._file, -1, True
-                        _files.attempt(user.journal.close)
+                    if locks.get(self._progress) is now:
+                        locks[self._progress] = self._held = weakref.ref(self), file, line
+                        _files.attempt(older.journal.close)
+                        return
                 finally:
-                    user.turn.release()
-            if not self.is_held:
-                with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
-                    self._file = self._locked()
-            locks[self._progress] = self
+                    older.turn.release()
+            with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
+                locks[self._progress] = self._held = weakref.ref(self), self._locked(), self._line
 
-    def release(self, drops: bool = False) -> None:
+    def unlock(self, drops: bool = False) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
         if self.is_held:
             with held(drops):
-                file, self._file = self._file, -1
-                if locks.get(self._progress) is self:
-                    del locks[self._progress]
-                self._let_go(file, self._line)
+                self._held, (_, file, line) = None, locks.pop(self._progress)
+                self._let_go(file, line)
+
+    def __del__(self) -> None:
+        self.unlock(drops=True)
 
     def _locked(self) -> int:
         """Make the lock file, and return it with the lock on it.
@@ -98,7 +103,7 @@ class Lock:
         behind is deleted by the one who gets the lock on it; so whoever has made one looks whether it is still there.
         """
         said = f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n"
-        self._line = said.encode("ascii", "replace")
+        self._line = said.encode("ascii", "replace")  # what the lock file says
         file, began = -1, time.monotonic()
         while True:
             seen: bytes | None = self._line
@@ -191,11 +196,11 @@ def _try_to_lock(file: int) -> bool:
 
 
 @atexit.register
-def _release_all() -> None:
-    for lock in list(locks.values()):
-        user = lock._user()
-        if user is None or not user.is_busy():  # else a thread goes on until the process is gone
-            lock.release()
+def _unlock_all() -> None:
+    for user, *_ in list(locks.values()):
+        lock = user()
+        if lock is not None and not lock.is_busy():  # else a thread goes on until the process is gone
+            lock.unlock()
 
 
 @_files.at_fork
@@ -204,8 +209,7 @@ def _after_fork() -> None:
     global turn
     turn = threading.RLock()  # a thread that is not in the child may have held it
     while locks:
-        lock = locks.popitem()[1]
-        if (user := lock._user()) is not None:
-            _files.attempt(user.journal.close)
-        file, lock._file = lock._file, -1
+        user, file, _ = locks.popitem()[1]
+        if (lock := user()) is not None:
+            _files.attempt(lock.journal.close)
         _files.attempt(os.close, file)

@@ -147,7 +147,7 @@ class Node(Place):
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
             require_place(state.path, state.name)
             require_free(state.path, state.path, is_progress=False)
-            self.storage.contents.take_up(state, saved.get(state.path))
+            self.storage.load(state, saved.get(state.path))
             if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states
@@ -185,7 +185,7 @@ class Node(Place):
             return  # it goes on in a task that has outlived the block
         self.go("leave")  # something may hold what drives it
         if self.parent is None:
-            self.storage.release() if self.is_kept or self.storage.lock.is_lost else self.storage.remove()
+            self.storage.release() if self.is_kept or self.storage.is_lost else self.storage.remove()
         elif not self.is_kept:
             if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
@@ -193,9 +193,9 @@ class Node(Place):
                 self.host._save()
 
     def _require_usable(self) -> None:
-        self.storage.require_current()
         if not self.storage.is_of_this_process:
             raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
+        self.storage.require_current()
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
         if self.parent is not None and self.was_saved and self.path not in self.parent.inside() | self.parent.moments:
@@ -241,7 +241,7 @@ class Node(Place):
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        if self.storage.lock.is_lost or OVER in (self.state, self.host.state):
+        if self.storage.is_lost or OVER in (self.state, self.host.state):
             return
         try:
             apart = (self.driven_by.is_apart_from(loop.driven_by) for loop in self.around)

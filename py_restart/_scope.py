@@ -124,7 +124,7 @@ def around(name: str, path: str = "") -> list[Any]:
     here = owner()
     calls = stack_of(sys._getframe(1), _first_frame_of(here[1]))
     mine = [loop for loop in list(running) if loop.driven_by.is_here(calls, loop.owner == here)]
-    loops = [loop for loop in mine if not (loop.host.saves or loop.storage.lock.is_lost)]
+    loops = [loop for loop in mine if not (loop.host.saves or loop.storage.is_lost)]
     outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]
     for other in (*loops, *outermost):  # a loop that is over, in a `with` that is not, is still around
         if other.path == path and other.driven_by.standing(stack_of(sys._getframe(1))):

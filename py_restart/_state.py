@@ -19,7 +19,7 @@ users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # 
 def require_free(path: str, name: str, is_progress: bool) -> None:
     """Raise where something else in this program uses a path."""
     user = users.get(path)
-    is_used = user is not None and (user.storage.lock.is_held or user.is_in_block) and not user.is_past
+    is_used = user is not None and (user.storage.is_held or user.is_in_block) and not user.is_past
     if is_used or (path in locks and not is_progress):
         raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 

@@ -2,56 +2,63 @@
 
 A moment to which nothing belongs is a record in the progress file (see `_journal`). Of all others:
 
-1. *Stage.* New contents are written beside each final path (see `_contents`) and flushed, then the folders that they
-   are in ("fsync does not ensure that the entry in the directory has reached disk": fsync(2)).
+1. *Stage.* New contents are written beside each final path and flushed, then the folders that they are in ("fsync does
+   not ensure that the entry in the directory has reached disk": fsync(2)).
 2. *Count.* A record that names them, with sizes and digests, is written and flushed. Before it the save before counts,
    after it this one.
 3. *Settle.* What was staged is moved to its place, a file by replacing, a folder once the old one has been moved aside;
    what the save before had, and this one has not, is deleted. The folders are flushed before the next record.
 
 A crash before 2 leaves staged contents that no record names: they go at the next start. A crash after 2 leaves some of
-3 undone: the next start does the rest. Which is which, sizes and digests tell. The staged names alternate from save to
-save, so that a move which was lost with the power finds its source again. A removal is a save to which nothing belongs;
-its record says so, and then the progress file goes.
+3 undone: the next start does the rest. Which is which, sizes and digests tell: what carries others than the records
+name is somebody else's, and is never touched. The staged names alternate from save to save, so that a move which was
+lost with the power finds its source again. A removal is a save to which nothing belongs; its record says so, and then
+the progress file goes. Names beside a final path DIR/sum.pickle, with a mark of where the progress file is, from there:
+
+    .sum.pickle.3f9a1c02-a, -b    staged; a function writes into a folder of that name, where its file has the right one
+    .sum.pickle.3f9a1c02-old      a folder in which an old folder was moved aside; never a source for recovery
+    .sum.pickle.3f9a1c02-gone     says that the folder at the final path is being deleted, where it cannot be moved
+    .job.progress.3f9a1c02-new    a whole new progress file (see `_journal`)
 """
 
 import os
-import threading
+from collections.abc import Iterable
+from operator import attrgetter
+from stat import S_ISDIR, S_ISREG
 
 from . import _files, _lock
-from ._contents import Contents
 from ._errors import RestartError, failing
 from ._journal import Journal, Teller, behind
-from ._progress import files_of
+from ._progress import beside, files_of
 from ._scope import running
 from ._signals import held
-from ._typing import Any, Moment
+from ._typing import Any, Moment, Stamp
+
+_TELLING = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns")  # of a file: no renaming changes what tells it
 
 
-class Storage:
+class Storage(_lock.Lock):
     """A progress file and all that is saved with it, locked for this process until `release` or `remove`."""
 
     def __init__(self, path: str, name: str) -> None:
-        self.lock = _lock.Lock(path, name, self)
+        super().__init__(path, name)
         self._process = os.getpid()
-        self.turn = threading.RLock()  # held while something is saved
+        self._staged: dict[str, str] = {}  # what is not in its place yet: where it is
+        self._leftovers: list[str] = []  # hidden names that go when all is in its place
+        self._unflushed: set[str] = set()  # folders in which names have changed
+        self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
         mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
                 self.journal = Journal(path, name)
-                self.lock.take(takes_over=True)
+                self.take(takes_over=True)
                 self.journal.read()
-                self.contents = Contents(self.journal)
-                self.contents.recover(files_of(self.journal.other) | files_of(self.journal.newest))
+                self._recover(files_of(self.journal.other) | files_of(self.journal.newest))
                 if self.journal.newest is not None and "removed" in self.journal.newest:
                     self.remove(is_done=False)
         except BaseException:  # a signal that came meanwhile, too
-            self.lock.release()
+            self.unlock()
             raise
-
-    def __del__(self) -> None:
-        if hasattr(self, "lock"):  # else a signal came at once
-            self.lock.release(drops=True)
 
     @property
     def is_of_this_process(self) -> bool:
@@ -64,19 +71,19 @@ class Storage:
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""
-        if self.lock.is_lost:
+        if self.is_lost:
             raise RestartError(f"{self.journal.name}: a newer counter for the same path has taken over; use that one")
 
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
         if is_kept and self.is_of_this_process:
             behind[self.journal.path] = self.journal
-        if self.lock.is_held:
+        if self.is_held:
             with held(), self.turn, failing(f"{self.journal.name}: could not be saved", "mend that and run again"):
                 try:
                     self.journal.close()
                 finally:
-                    self.lock.release()
+                    self.unlock()
 
     def save(
         self, moment: Moment, told: Moment, states: list[Any], teller: Teller | None, flush: bool, close: bool
@@ -87,50 +94,187 @@ class Storage:
         """
         if not self.is_of_this_process:
             return
-        journal, contents = self.journal, self.contents
+        journal = self.journal
         kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
         advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{self.journal.name}: could not be saved", advice):
             self._take_up_again()
             before = journal.newest
             if not (states or files_of(before)):
-                contents.flush_folders()  # the record that is overwritten may be the last that names what has gone
+                self._flush_folders()  # the record that is overwritten may be the last that names what has gone
                 return journal.write(moment, told, teller, flush, close)
             try:
-                contents.stage(moment, states, advice)
+                self._stage(moment, states, advice)
                 journal.write(moment, told, teller, True, close)
             finally:
                 if journal.newest is before and self.is_of_this_process:  # a function that saves may have forked
-                    contents.discard()
-            contents.settle()
+                    self._discard()
+            self._settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""
         if not self.is_of_this_process:
             return
-        journal, contents = self.journal, self.contents
+        journal = self.journal
         with held(), self.turn, failing(f"{journal.name}: could not be removed", "run again to finish the removal"):
             try:
                 self._take_up_again()
-                contents.flush_folders()
+                self._flush_folders()
                 if files_of(journal.newest):
                     nothing = {"path": journal.path, "position": 0, "files": {}, "inside": [], "removed": True}
                     journal.write(nothing, nothing, None, flush=True, close=True)
-                    contents.settle()
-                    contents.flush_folders()
+                    self._settle()
+                    self._flush_folders()
                 journal.remove()
             finally:
                 if is_done:
                     _files.attempt(journal.close)
-                    self.lock.release()
+                    self.unlock()
 
     def _take_up_again(self) -> None:
         """Take the lock again where it was let go of, and do what a failure has left undone."""
         self.require_current()
-        if not self.lock.is_held:
-            self.lock.take(takes_over=False)
+        if not self.is_held:
+            self.take(takes_over=False)
             self.journal.is_here()
-        self.contents.settle()
+        self._settle()
+
+    def _stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
+        """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
+        before, stamps = self.journal.newest, files_of(moment)
+        known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
+        for state in states:
+            folder, base = os.path.split(state.path)
+            place = new = beside(self.journal.path, state.path, letter)
+            self._unflushed.add(folder)
+            _files.delete(place)
+            if state.is_contained:
+                self._leftovers.append(place)
+                os.mkdir(place)
+                new = os.path.join(place, base)
+            self._staged[state.path] = new
+            with failing(f"{self.journal.name}: could not be saved, writing {state.path}", advice, Exception):
+                state.save(new)
+            if state.is_contained and (found := os.listdir(place)) != [base]:
+                what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+                raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
+            stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
+            if state.is_contained:
+                _files.flush(place)
+            self._require_ours(state.path, known.get(state.path))
+        self._flush_folders()
+
+    def _discard(self) -> None:
+        """What was staged does not count. What cannot be deleted now is left for the next start."""
+        for place in (*self._staged.values(), *self._leftovers):
+            _files.attempt(_files.delete, place)
+        self._staged, self._leftovers = {}, []
+
+    def _settle(self) -> None:
+        """Bring what counts to its place, and delete what the save before had and this one has not."""
+        new, old = files_of(self.journal.newest), files_of(self.journal.other)
+        if self._staged or self._leftovers or old.keys() - new.keys():
+            self.journal.flush()  # a failure may have left it undone
+        for path, staged in list(self._staged.items()):
+            if status := _files.look(staged):  # else it is in its place already
+                former = self._require_ours(path, old.get(path))
+                if former and (S_ISDIR(status.st_mode) or S_ISDIR(former.st_mode) or _files.is_fuse(former.st_dev)):
+                    self._delete(path)
+                self._seen[path] = status
+                _files.replace(staged, status.st_mode, path, former)
+            self._unflushed.add(os.path.dirname(path))
+            del self._staged[path]
+        for path in old.keys() - new.keys():
+            if self._ours(path, old[path]):
+                self._delete(path)
+        if self._leftovers:
+            self._flush_folders()  # or a power failure might keep the deletion, and lose the move before it
+            while self._leftovers:  # something in it may still be open: `.nfs…`, `.fuse_hidden…`
+                _files.attempt(_files.delete, place := self._leftovers.pop())
+                self._unflushed.add(os.path.dirname(place))
+
+    def _recover(self, paths: Iterable[str]) -> None:
+        """Finish what a crash has left undone beside these: what belongs to the save that counts is moved in."""
+        known = files_of(self.journal.newest)
+        for path in paths:
+            gone, a, b, aside = [beside(self.journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
+            places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
+            self._leftovers += places
+            self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
+            if not places or self._ours(path, known.get(path)):
+                continue
+            if gone in places:
+                self._delete(path)
+            for place in (a, b):
+                staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place
+                if self._ours(staged, known.get(path)):
+                    self._staged[path] = staged
+        self._settle()
+
+    def _delete(self, path: str) -> None:
+        """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole."""
+        folder = os.path.dirname(path)
+        self._unflushed.add(folder)
+        if _files.kind_of(path) != "folder":
+            return _files.delete(path)
+        aside, gone = beside(self.journal.path, path, "old"), beside(self.journal.path, path, "gone")
+        self._leftovers.append(aside)
+        try:
+            os.makedirs(aside, exist_ok=True)
+            os.rename(path, os.path.join(aside, os.urandom(4).hex()))
+        except OSError:  # it is from the lower layer of an overlay, or the last one there is still open
+            self._leftovers.append(gone)
+            if not os.path.lexists(gone):
+                _files.create(gone, lambda write: None, is_flushed=True)
+            _files.flush(folder)
+            _files.delete(path)
+
+    def _flush_folders(self) -> None:
+        """Bring the names that have changed to the device."""
+        for folder in self._unflushed:
+            _files.flush(folder)
+        self._unflushed.clear()
+
+    def load(self, state: Any, stamp: Stamp | None) -> None:
+        """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
+        path, journal, way_out = state.path, self.journal, self.journal.way_out
+        with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
+            if stamp:
+                self._seen.pop(path, None)  # all that is loaded has been read and digested before
+                if not self._require_ours(path, stamp):
+                    what = f"missing, but {journal.name} was saved with it"
+                    raise RestartError(f"{path}: {what}; put it back, or {way_out}")
+                advice = "bring back the class, or the version of a library, that it was saved with"
+                with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
+                    state.load()
+            else:
+                known = files_of(journal.newest)
+                if path not in known:
+                    self._recover([path])  # its progress file was deleted, but not what was staged for that
+                self._require_ours(path, known.get(path))
+                with failing(f"{path}: the object cannot be pickled", "register one that can", Exception):
+                    state.rehearse()
+
+    def _require_ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
+        """Return how it looks, or None where nothing is there; raise where it was not saved with this stamp."""
+        status = self._ours(path, stamp)
+        if not status and os.path.lexists(path):
+            what = f"exists already, and was not saved with {self.journal.name}"
+            way_out = "it may be of an earlier run whose progress file was deleted; move it away, or give another path"
+            if stamp:
+                what = "changed or damaged since it was saved, or not closed by what wrote it"
+                way_out = f"put back what was saved, or {self.journal.way_out}"
+            raise RestartError(f"{path}: {what}; {way_out}")
+        return status
+
+    def _ours(self, path: str, stamp: Stamp | None) -> os.stat_result | None:
+        """Return how it looks, where something with this stamp is there. It is read unless it looks as it did then."""
+        status, seen = _files.look(path) if stamp else None, self._seen.get(path)
+        is_untouched = status and seen and S_ISREG(status.st_mode) and _TELLING(status) == _TELLING(seen)
+        if not status or not (is_untouched or _files.stamp_of(path) == stamp):
+            return None
+        self._seen[path] = status
+        return status
 
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
