@@ -47,8 +47,9 @@ class Teller:
             if _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
                 return
         except OSError as error:  # there is no file, or it fails: in full, it says why
-            if error.errno is None:  # not of the system: a handler has raised it, as for a time limit
-                raise
+            trace = error.__traceback__
+            if error.errno is None or (isinstance(error, TimeoutError) and trace and trace.tb_next):
+                raise  # not of the system: a handler has raised it, as for a time limit
         self.tell(self, position)
 
 
@@ -246,6 +247,6 @@ class Journal:
         behind.pop(self.path, None)
         if self._lines[0] is not None and self.is_here():
             os.unlink(self.path)
-            if self._durable:  # or a power failure might bring back what is done
+            if self._durable or monotonic() > self._due:  # or a power failure might bring back what is done
                 _files.flush(self.folder)
         self._forget()

@@ -150,6 +150,8 @@ def act_on_waiting(drops: bool = False) -> None:
             _send_again(number)
         elif handler is _on_signal:
             _on_signal(number, None)  # no frame: nothing is shielded any more
+        elif callable(handler):
+            handler(number, sys._getframe())  # not sent again: an event loop has been told of it already
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too

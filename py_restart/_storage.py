@@ -166,9 +166,9 @@ class Storage(_lock.Lock):
 
     def _discard(self) -> None:
         """What was staged does not count. What cannot be deleted now is left for the next start."""
-        for place in (*self._staged.values(), *self._leftovers):
+        places, self._staged, self._leftovers = [*self._staged.values(), *self._leftovers], {}, []
+        for place in places:
             _files.attempt(_files.delete, place)
-        self._staged, self._leftovers = {}, []
 
     def _settle(self) -> None:
         """Bring what counts to its place, and delete what the save before had and this one has not."""
@@ -238,7 +238,8 @@ class Storage(_lock.Lock):
     def load(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
         path, journal, way_out = state.path, self.journal, self.journal.way_out
-        with held(), failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
+        with held(), self.turn, failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
+            self.require_current()  # or what is staged here would be that of a newer counter
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
                 if not self._require_ours(path, stamp):

@@ -2,9 +2,11 @@
 
 import _signal
 import _thread
+import asyncio
 import contextlib
 import ctypes
 import dis
+import errno
 import fcntl
 import gc
 import itertools
@@ -355,16 +357,22 @@ def test_a_time_limit_at_any_operation_of_a_save_leaves_it_whole(folder):
 
 
 @pytest.mark.parametrize(
-    "module, name, is_first",
-    [("os", "getcwd", True), ("os", "lstat", True), ("_input", "crc32", True), ("_files", "pwrite", False)],
+    "module, name, is_first, what",
+    [
+        ("os", "getcwd", True, ()),
+        ("os", "lstat", True, ()),
+        ("_input", "crc32", True, ()),
+        ("_files", "pwrite", False, ()),
+        ("_files", "pwrite", False, (errno.ETIMEDOUT,)),
+    ],
 )
-def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monkeypatch, module, name, is_first):
+def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monkeypatch, module, name, is_first, what):
     """`TimeoutError` is one. Whatever a handler raises while nothing is saved ends the loop, or its beginning."""
     place, left, done = sys.modules.get(f"py_restart.{module}", os), [int(is_first)], []
     real = getattr(place, name)
 
     def raise_timeout(number, frame):
-        raise TimeoutError("the time is over")
+        raise TimeoutError(*what, "the time is over")
 
     def call(*arguments):
         result = real(*arguments)
@@ -385,6 +393,27 @@ def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monke
         signal.signal(signal.SIGALRM, former)
     assert done == ([] if is_first else [0, 1, 2, 3, 4])
     assert enable_counter("run").position == len(done)
+
+
+def test_an_event_loop_is_told_once_of_a_signal_that_waits_for_a_save(folder):
+    """It is told when the signal arrives, by its wakeup descriptor, and need not be told again behind the save."""
+    told = []
+
+    def save(path):
+        signal.raise_signal(signal.SIGUSR1)
+        Path(path).write_text("saved")
+
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: told.append("SIGUSR1"))
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([save], [print], ["model"])
+            for i in counter(range(3)):
+                if i == 1:
+                    counter.save()
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert told == ["SIGUSR1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])

@@ -1622,6 +1622,41 @@ def test_a_position_alone_is_removed_without_a_word(folder, calls):
     assert calls in ([*last, ("unlink", "run"), ("unlink", ".run.lock")] for last in ([], [("pwrite", "run")]))
 
 
+def test_a_position_that_was_never_flushed_is_removed_for_good_once_it_may_be_on_the_device(folder, calls, clock):
+    """The system writes it after some time; a power failure would bring back what is done."""
+    for i in simple_counter("run", range(3), save_span=2):
+        if i == 2:
+            clock.now += 3600
+            calls.clear()
+    assert calls[-3:] == [("unlink", "run"), ("fsync", "."), ("unlink", ".run.lock")]
+
+
+def test_what_could_not_be_thrown_away_is_not_moved_in_by_the_next_save(folder, monkeypatch):
+    """The memory or the stack is full just then; what was staged does not count all the same."""
+
+    def save(path):
+        if len(seen) > 1:
+            raise KeyError
+        Path(path).write_text("saved")
+
+    def delete(path):
+        if path.endswith(("-a", "-b")) and os.path.exists(path):
+            raise MemoryError
+        return real(path)
+
+    counter, real = enable_counter("run", each_save=True), sys.modules["py_restart._files"].delete
+    seen = counter.save_load_object([1], "a")
+    counter.save_load_funcs([save], [print], ["b"])
+    counter.save()
+    seen.append(2)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("py_restart._files.delete", delete)
+        counter.save()
+    with pytest.raises(RestartError, match="writing .*b: KeyError"):
+        counter.save()
+    assert enable_counter("run").save_load_object(None, "a") == [1]
+
+
 def test_removing_does_not_touch_what_somebody_has_changed_meanwhile(folder):
     """It belongs to no save any more."""
     with enable_counter("run", each_save=True) as counter:
@@ -2678,6 +2713,23 @@ def test_a_newer_counter_takes_over_and_the_older_one_raises(folder, left, is_sa
         assert raised.type is StopIteration or "newer counter" in str(raised.value)
     assert list(new(range(5))) == list(range(is_saved, 5))
     assert left() == []
+
+
+def test_a_counter_that_was_taken_over_as_it_registers_touches_nothing(folder, monkeypatch):
+    """In two threads: what is staged just then is that of the newer one, and must not go as what a crash has left."""
+    real, newer = os.access, []
+
+    def access(*arguments):
+        if not newer:
+            newer.append(True)
+            newer[0] = enable_counter("run", each_save=True)
+        return real(*arguments)
+
+    old = enable_counter("run", each_save=True)
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(RestartError, match="run: a newer counter for the same path has taken over"):
+        old.save_load_object([], "seen")
+    assert newer[0].position == 0
 
 
 def test_a_counter_that_is_made_while_the_older_one_is_thrown_away_takes_over(folder):
