@@ -47,8 +47,8 @@ class Teller:
             if _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
                 return
         except OSError as error:  # there is no file, or it fails: in full, it says why
-            trace = error.__traceback__
-            if error.errno is None or (isinstance(error, TimeoutError) and trace and trace.tb_next):
+            is_deeper = getattr(error.__traceback__, "tb_next", None) is not None
+            if error.errno is None or (isinstance(error, TimeoutError) and is_deeper):
                 raise  # not of the system: a handler has raised it, as for a time limit
         self.tell(self, position)
 

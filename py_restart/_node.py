@@ -14,6 +14,7 @@ from time import monotonic
 from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, ago, attach, face, log, shorten, warn
+from ._files import make_room
 from ._journal import Teller
 from ._signals import act_on_waiting, blocks, held, watch
 from ._state import require_free, users, warn_of_lost
@@ -247,6 +248,7 @@ class Node(Place):
             apart = (self.driven_by.is_apart_from(loop.driven_by) for loop in self.around)
             if self not in self.host.tree() and (self.state == ENDED or all(apart)):
                 return  # those around have gone on since it ended or was left
+            make_room()
             nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole

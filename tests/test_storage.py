@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -1629,6 +1630,25 @@ def test_a_position_that_was_never_flushed_is_removed_for_good_once_it_may_be_on
             clock.now += 3600
             calls.clear()
     assert calls[-3:] == [("unlink", "run"), ("fsync", "."), ("unlink", ".run.lock")]
+
+
+def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, run_child):
+    """As with the workers of a loader: nothing more can be opened, but the limit of the system is a higher one."""
+
+    def job(tell):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+        with enable_counter("run") as counter:
+            seen, opened = counter.save_load_object([], "seen"), []
+            for i in counter(range(1000)):
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+                seen.append(i)
+
+    child = run_child(job)
+    assert child.error.startswith("OSError: [Errno 24]")
+    assert left() == ["run", "seen"]
+    counter = enable_counter("run")
+    assert counter.save_load_object(None, "seen") == list(range(counter.position))
+    assert counter.position > 20
 
 
 def test_what_could_not_be_thrown_away_is_not_moved_in_by_the_next_save(folder, monkeypatch):
