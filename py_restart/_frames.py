@@ -37,8 +37,11 @@ class Driver:
 
     def standing(self, calls: dict[int, FrameType]) -> FrameType | None:
         """Return the innermost of its frames that are in this stack of calls."""
-        found = ((calls.get(number), code) for number, (code, _) in self._fors.items())
-        return next((frame for frame, code in found if frame is not None and frame.f_code is code), None)
+        for number, (code, _) in self._fors.items():
+            frame = calls.get(number)
+            if frame is not None and frame.f_code is code:
+                return frame
+        return None
 
     def is_here(self, calls: dict[int, FrameType], is_own: bool) -> bool:
         """Whether its `for` runs in this stack of calls, which is of the thread and task that it began in (`is_own`).
