@@ -144,7 +144,7 @@ class Lock:
         try:
             if _files.WINDOWS:  # deletes no open file
                 os.close(file)
-            if line is not None and _files.read(self._path) == line:  # all of it: b"" begins every line
+            if line is not None and _files.read(self._path, len(line) + 1) == line:  # all of it: b"" begins every line
                 os.unlink(self._path)
             return None
         except OSError as failure:

@@ -127,11 +127,11 @@ class Place(Counted):
                 states = (state for loop in loops.values() for state in loop.states if isinstance(state, Object))
                 self._carried = {state.path: state.value for state in states}
             for loop in loops.values():
-                calls = stack_of(sys._getframe(1))
-                if loop.state == RUNNING and loop.owner == owner() and not loop.driven_by.is_here(calls, True):
-                    loop.leave()  # where it goes on nevertheless, `whole` sees it
                 if loop.state == RUNNING:
-                    self._tear(loop)
+                    if loop.owner == owner() and not loop.driven_by.is_here(stack_of(sys._getframe(1)), True):
+                        loop.leave()  # where it goes on nevertheless, `whole` sees it
+                    else:
+                        self._tear(loop)
             for path, moment in left.items():
                 files = files_of(moment)
                 if files or not (moment["finished"] or has_ended(moment)):
