@@ -27,7 +27,7 @@ _TO_FLUSH: int = _TO_READ | (os.O_RDWR if WINDOWS else 0)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
-_MORE = 16  # descriptors that a process may have beyond its limit, to save what it has done
+_MORE = 8  # descriptors that a process may have beyond its limit, to save what it has done
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
 
 
@@ -48,12 +48,17 @@ pwrite: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write
 
 def make_room() -> None:
     """Let a process open some more files where it has too many: that may be what has ended its loop (setrlimit(2))."""
+    files: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        while len(files) < _MORE:
+            files.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         if not WINDOWS:
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             attempt(resource.setrlimit, resource.RLIMIT_NOFILE, (min(soft + _MORE, hard), hard))
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False) -> None:

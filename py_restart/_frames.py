@@ -14,8 +14,9 @@ from types import CodeType, FrameType, TracebackType
 
 from ._typing import Any
 
-# `inspect.CO_GENERATOR`, and `CO_COROUTINE | CO_ASYNC_GENERATOR`; to import that takes longer than all of this.
-_GENERATOR, _WAITS = 0x20, 0x280
+# `inspect.CO_GENERATOR`, `CO_COROUTINE` and `CO_ASYNC_GENERATOR`; to import that takes longer than all of this.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_LASTS = _GENERATOR | _ASYNC_GENERATOR  # whose frame outlives a call; another thread or task may make the next one
 _ENDS = ("JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE")  # begin so
 
 
@@ -26,8 +27,10 @@ class Driver:
         self._fors: dict[int, tuple[CodeType, int]] = {}  # by frame, the innermost first: where it stands
         is_between = True
         while is_between:  # the iterator is another one's, such as a progress bar
-            self._fors[id(frame)] = self._for = frame.f_code, frame.f_lasti
+            self._for = frame.f_code, frame.f_lasti
             is_between = frame.f_back and (frame.f_code.co_flags & _GENERATOR or frame.f_code.co_name == "__next__")
+            if not is_between or frame.f_code.co_flags & _LASTS:
+                self._fors[id(frame)] = self._for
             self._outermost, frame = id(frame), frame.f_back
         self._handled = id(sys.exc_info()[1])  # the `for` may stand in what handles an exception
 
@@ -35,11 +38,11 @@ class Driver:
         """Whether it is a `for`, and another one: what one drives, by a `zip` say, takes turns."""
         return _behind(*self._for) is not None and (self._outermost, self._for) != (other._outermost, other._for)
 
-    def standing(self, calls: dict[int, FrameType]) -> FrameType | None:
-        """Return the innermost of its frames that are in this stack of calls."""
+    def standing(self, calls: dict[int, FrameType], is_own: bool) -> FrameType | None:
+        """Return the innermost of its frames that are in this stack of calls. `is_own`: see `is_here`."""
         for number, (code, _) in self._fors.items():
             frame = calls.get(number)
-            if frame is not None and frame.f_code is code:
+            if frame is not None and frame.f_code is code and (is_own or code.co_flags & _LASTS):
                 return frame
         return None
 
@@ -48,7 +51,7 @@ class Driver:
 
         Where one of its frames is, that tells: it is not at what is behind that `for`.
         """
-        frame = self.standing(calls)
+        frame = self.standing(calls, is_own)
         if frame is None:
             return is_own and _behind(*self._for) is None  # there is no `for`: `next` may come at any time
         return not self._is_left(frame, frame.f_lasti)
@@ -61,11 +64,12 @@ class Driver:
 
         Where it does, nothing is imported: after a Ctrl-C that would change the exit status of the program.
         """
-        if self.standing(stack_of(sys._getframe(1))):
+        if self.standing(stack_of(sys._getframe(1)), is_own=False):
             return False  # a generator has come here
         frame = sys._current_frames().get(thread.ident)
-        is_on_stack = frame is None or self.standing(stack_of(frame)) is not None
-        return is_on_stack or bool(self._for[0].co_flags & _WAITS) or _behind(*self._for) is None
+        is_on_stack = frame is None or self.standing(stack_of(frame), is_own=True) is not None
+        waits = self._for[0].co_flags & (_COROUTINE | _ASYNC_GENERATOR)
+        return is_on_stack or bool(waits) or _behind(*self._for) is None
 
     @property
     def is_settled(self) -> bool:
@@ -79,7 +83,7 @@ class Driver:
                 return False  # what has closed the generator cannot be seen in it
             trace = error.__traceback__
             while trace is not None:
-                frame = self.standing({id(trace.tb_frame): trace.tb_frame})
+                frame = self.standing({id(trace.tb_frame): trace.tb_frame}, is_own=True)
                 if frame is not None and not self._is_left(frame, trace.tb_lasti):
                     return False
                 trace = trace.tb_next

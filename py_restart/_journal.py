@@ -125,43 +125,45 @@ class Journal:
         return all(line is None or data.startswith(line, at * self._size) for at, line in enumerate(self._lines))
 
     def write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
-        """Write a record: the moment counts from now on, before anything that it names is in its place.
+        """Write a record: the moment counts from now on. `flush`: even where the last flush is not over a second old.
 
-        `told` is the loop in it that tells its position, and `teller` what writes further ones, until another record is
-        written or the file closed. `flush`: bring it to the device, even where the last flush is not over a second old.
+        `told` is the loop in it that tells its position; `teller` writes further ones, until another record or `close`.
         """
         self.stop_telling()
-        is_due = flush or monotonic() > self._due
-        try:
-            for journal in list(behind.values()) if is_due else ():  # no later loop looks done before an earlier one
+        is_due, failure = flush or monotonic() > self._due, None
+        if is_due:
+            self.close()  # and look whether it is still there and ours
+        for journal in list(behind.values()) if is_due else ():  # no later loop looks done before an earlier one
+            try:
                 with failing(f"{journal.name}: could not be saved", "mend that and run again"):
                     journal.flush()
                 behind.pop(journal.path, None)
-        finally:  # a failure is theirs, and it is tried again
-            if is_due:
-                self.close()  # and look whether it is still there and ours
-            if flush or self._durable < 0:
-                self.flush()  # so that the record before stands, and is not the one that is overwritten
-            save = abs(self._durable) + 1
-            record = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.HOST, **moment}
-            line = self._lines[0] or first_line(os.urandom(8).hex().encode())
-            head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
-            data = head + tail % (told["position"], told["position"])
-            slot = 2 - save % 2
-            is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
-            if not is_in_place:
-                is_due = is_due or bool(self._lines[0])
-                self._write_anew(slot, line, data, max(size, self._size), is_due)
-                self._durable = -save if is_due else 0
-            self._count(record, slot, flush=is_due and is_in_place)
-            if is_due:
-                self.flush(is_written=True)
-            if close or is_due:
-                self.close()
-            elif teller and self._size <= PAGE and (self._file >= 0 or self._write_in_place(slot, data)):
-                self._teller, self._lines[slot] = teller, None
-                teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
-                teller.file = self._file
+            except RestartError as raised:  # it is theirs, and it is tried again
+                failure = raised
+        if flush or self._durable < 0:
+            self.flush()  # so that the record before stands, and is not the one that is overwritten
+        save = abs(self._durable) + 1
+        record = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.HOST, **moment}
+        line = self._lines[0] or first_line(os.urandom(8).hex().encode())
+        head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
+        data = head + tail % (told["position"], told["position"])
+        slot = 2 - save % 2
+        is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
+        if not is_in_place:
+            is_due = is_due or bool(self._lines[0])
+            self._write_anew(slot, line, data, max(size, self._size), is_due)
+            self._durable = -save if is_due else 0
+        self._count(record, slot, flush=is_due and is_in_place)
+        if is_due:
+            self.flush(is_written=True)
+        if close or is_due:
+            self.close()
+        elif teller and self._size <= PAGE and (self._file >= 0 or self._write_in_place(slot, data)):
+            self._teller, self._lines[slot] = teller, None
+            teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
+            teller.file = self._file
+        if failure is not None:
+            raise failure
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""

@@ -77,8 +77,10 @@ class Lock:
                     what = "in use by a loop that runs in another thread"
                     raise InUseError(f"{older._name}: {what}; wait for it to end, or stop it")
                 try:
-                    if locks.get(self._progress) is now:
-                        locks[self._progress] = self._held = weakref.ref(self), file, line
+                    mine = weakref.ref(self), file, line
+                    # No call is in these lines: the garbage collector may run in another thread, and let go of it.
+                    if self._progress in locks and locks[self._progress] is now:
+                        locks[self._progress] = self._held = mine
                         _files.attempt(older.journal.close)
                         return
                 finally:
@@ -90,8 +92,10 @@ class Lock:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
         if self.is_held:
             with held(drops):
-                self._held, (_, file, line) = None, locks.pop(self._progress)
-                self._let_go(file, line)
+                mine, self._held = self._held, None
+                if self._progress in locks and locks[self._progress] is mine:  # no call: see `take`
+                    del locks[self._progress]
+                    self._let_go(*mine[1:])
 
     def __del__(self) -> None:
         self.unlock(drops=True)

@@ -30,6 +30,7 @@ class Node(Place):
 
     saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
     _last_save: float = 0.0  # or the start
+    _owes: bool = False  # an inner loop was broken off at no boundary: the next one begins with a save
 
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
         is_there = os.path.lexists(path)
@@ -92,6 +93,8 @@ class Node(Place):
         log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
         self._costs = self.host._costs if self.around else Costs()
         self._last_save, self._boundary = monotonic(), self.start // self._span
+        if self.parent is not None and self.host._owes:
+            self._save()
         if not self.each_save:
             return None
         return partial(self._tell, None) if self._interval else Teller(self._tell).write
@@ -107,6 +110,7 @@ class Node(Place):
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
         self.go("leave")
+        self.host._owes |= self.parent is not None and self.each_save and self.state == LEFT
         self._release_if_idle()
 
     def enter(self) -> None:
@@ -224,7 +228,7 @@ class Node(Place):
                 if host.saves == 1:
                     break
                 nodes = host.tree()
-            self._last_save = monotonic()
+            self._last_save, host._owes = monotonic(), False
         finally:
             host.saves = 0
             host._release_if_idle()

@@ -127,7 +127,7 @@ def around(name: str, path: str = "") -> list[Any]:
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.is_lost)]
     outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]
     for other in (*loops, *outermost):  # a loop that is over, in a `with` that is not, is still around
-        if other.path == path and other.driven_by.standing(stack_of(sys._getframe(1))):
+        if other.path == path and other.driven_by.standing(stack_of(sys._getframe(1)), other.owner == here):
             raise RestartError(f"{name}: used for the loop around it as well; give it a path of its own")
     for index, loop in enumerate(loops):
         if loop.path == path:

@@ -125,7 +125,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     while shield is not None and shield.f_code not in _shields:
         shield = shield.f_back
     if _saves or shield is not None:
-        waiting.append(number)
+        if number not in waiting:  # one of each, as the system keeps them
+            waiting.append(number)
     elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
         _send_again(number)
     else:

@@ -32,7 +32,7 @@ def warn_of_lost(nodes: list[Any]) -> None:
             state.is_judged = True
             what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
             if state.is_constant:
-                what = f"a variable may have another value by now, but this {state.value!r} stays what is saved"
+                what = f"this {state.value!r} was never assigned, so it stays what is saved"
             warn(f"{state.path}: {what}: change in place what was returned, or assign the new value to counter.object")
 
 
@@ -73,7 +73,8 @@ class Object:
 
     @property
     def is_mutable(self) -> bool:
-        return not isinstance(self.value, (*_FIXED, tuple, frozenset))
+        hashing: Any = type(self.value).__hash__  # what has its own is made to be a key
+        return hashing in (None, object.__hash__)
 
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
@@ -86,10 +87,9 @@ class Object:
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is a number or an empty value that Python keeps: it has many references, and cannot change."""
+        """Whether it is a number that Python keeps (0, 1, ...): it has many references, and is out of reach."""
         kind = type(self.value)
-        is_empty = kind in (type(None), str, bytes, tuple) and not self.value
-        return is_empty or kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
+        return kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
 
     def _most_references(self) -> int:
         """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""

@@ -37,6 +37,7 @@ class Place(Counted):
     moment: Moment  # what the last record says of it
     stale: tuple[str, ...] = ()  # what was loaded and then forgotten, before it began
     block: Any = None  # the `multi_count` block that it is in
+    is_told: bool = False  # of this host: that an object is carried from item to item
     torn: str = ""  # how loops inside this host have taken turns: nothing of it is one moment any more
 
     def __init__(self, path: str, name: str, span: int, parent: Place | None) -> None:
@@ -45,7 +46,7 @@ class Place(Counted):
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
         self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
-        self._carried: dict[str, object] | None = {}  # what was registered in the item before, until told of
+        self._carried: dict[str, object] = {}  # what was registered in the item before, and is still referred to
 
     @property
     def host(self) -> Any:
@@ -123,9 +124,8 @@ class Place(Counted):
         elif (self._inside or self.moments) and self._inside_of != (position := self.position):
             loops, left = self._inside, self.moments
             self._inside, self.moments, self._inside_of = {}, {}, position
-            if self._carried is not None:
-                states = (state for loop in loops.values() for state in loop.states if isinstance(state, Object))
-                self._carried = {state.path: state.value for state in states}
+            states = [state for loop in loops.values() for state in loop.states if isinstance(state, Object)]
+            self._carried = {one.path: one.value for one in states if one.is_mutable and not one.is_out_of_reach()}
             for loop in loops.values():
                 if loop.state == RUNNING:
                     if loop.owner == owner() and not loop.driven_by.is_here(stack_of(sys._getframe(1)), True):
@@ -142,14 +142,12 @@ class Place(Counted):
 
     def warn_of_carried(self, states: list[Any]) -> None:
         """Warn, once, of an object that is the one of the item before: the next item would start without it."""
-        carried = self._carried or {}
-        for state in states:
-            if isinstance(state, Object) and state.is_mutable and state.value is carried.get(state.path):
+        carried, self._carried = self._carried, {}
+        for state in states if carried and not self.host.is_told else ():
+            if isinstance(state, Object) and state.value is carried.get(state.path, carried):
+                self.host.is_told = True
                 what = f"the same object in each item of {self.name}, but saved for one item alone"
                 warn(f"{state.path}: {what}; register it with {self.name}, or give another object in each item")
-                self._carried = None
-        if self._carried:
-            self._carried = {}  # it need not stay in memory
 
     def former(self, parent: Place) -> Moment | None:
         """Return what was saved of this loop; raise where another one in the same item has its path."""

@@ -353,7 +353,7 @@ def test_no_object_is_lost_where_its_function_has_returned_before_the_first_save
 
 def test_a_lost_object_of_a_loop_left_by_break_is_warned_of_where_its_block_saves_it(folder):
     """The block ends well, and a `multi_count` block around it saves: the next run skips the loop with what it had."""
-    with multi_count(), pytest.warns(UserWarning, match="total: a variable may have another value by now"):
+    with multi_count(), pytest.warns(UserWarning, match="total: this 0 was never assigned"):
         with enable_counter("run") as counter:
             total = counter.save_load_object(0, "total")
             for i in counter(range(5)):
@@ -1318,6 +1318,53 @@ def test_the_loops_of_a_generator_are_inside_each_other_whoever_drives_it(folder
     assert left() == []
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_call_that_has_returned_is_not_taken_for_one_of_the_same_function(folder, left, own):
+    """The next call may have its frame where the former one had it; what somebody else left there is not around."""
+
+    def step(items):
+        return next(items, None)
+
+    class Bar:
+        def __init__(self, items):
+            self.items = iter(items)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.items)
+
+    def items(name):
+        for item in simple_counter(name, range(9)):  # noqa: UP028
+            yield item
+
+    def others():
+        for number in range(50):
+            steps = Bar(items(f"other{number}"))
+            if own:
+                for item in steps:
+                    if item == 3:
+                        break
+            else:
+                assert [step(steps) for _ in range(3)] == [0, 1, 2]
+            seen.append(left())
+            del steps
+
+    seen, first = [], Bar(items("first"))
+    if own:
+        for _ in first:
+            break
+        others()
+    else:
+        step(first)
+        thread = threading.Thread(target=others)
+        thread.start()
+        thread.join(10)
+    assert len(seen) == 50
+    assert [names for number, names in enumerate(seen) if f"other{number}" not in names or "first" in names] == []
+
+
 def test_loops_in_tasks_that_an_item_starts_with_an_event_loop_are_not_inside_it(folder, moment, inside):
     """They may run side by side; the `for` that has started them is below them in the same stack of calls."""
 
@@ -1978,6 +2025,30 @@ def test_what_follows_a_break_in_an_inner_with_is_done_once(folder, left, run_ch
 
     run_child(job, killer((1,), die))
     assert finished(job, nothing) == [[one for i in range(3) for one in ((i, 0), (i, 1), "best")]]
+    assert left() == []
+
+
+@pytest.mark.parametrize("is_simple", [False, True])
+def test_inner_loops_that_are_broken_off_before_their_first_boundary_are_saved(folder, left, run_child, die, is_simple):
+    """When the next one begins, at the latest: else a search that stops early would never be saved."""
+
+    def job(tell, die_at):
+        with enable_counter("outer") as outer:
+            found = outer.save_load_object([], "found")
+            for i in outer(range(5)):
+                counter = enable_counter("inner", each_save=True, save_span=100)
+                with contextlib.nullcontext() if is_simple else counter:
+                    for j in counter(range(1000)):
+                        die_at(i, j)
+                        if j == 3:
+                            break
+                found.append(i)
+                tell(i)
+            tell(list(found))
+
+    run_child(job, killer((4, 2), die))
+    assert left() == [".outer.lock", "found", "outer"]
+    assert finished(job, nothing) == [4, list(range(5))]
     assert left() == []
 
 

@@ -170,6 +170,7 @@ class Entry:
     position: int = 0
     state: str = "made"
     in_block: bool = False  # in a multi_count block that is not over
+    owes: bool = False  # a loop inside was broken off at no boundary: the next one begins with a save
     inside: dict[str, Entry] = field(default_factory=dict)
 
     def tree(self) -> Iterator[Entry]:
@@ -218,6 +219,8 @@ class Model:
             return
         entry.state = "running"
         self._stack.append(entry)
+        if len(self._stack) > 1 and self._stack[0].owes:
+            self._save()
         try:
             broken = self._items(entry, around)
         except Stop:
@@ -225,6 +228,8 @@ class Model:
                 self._fail()
             raise
         else:
+            if broken and loop.each and len(self._stack) > 1:
+                self._stack[0].owes = True
             if broken and not loop.with_block:
                 entry.state = "left"
             else:
@@ -288,6 +293,7 @@ class Model:
     def _save(self) -> None:
         """Save the moment."""
         host = self._stack[0]
+        host.owes = False
         self.disk[host.loop.path] = host.copied(self._is_registered())
 
     def _is_registered(self) -> bool:
