@@ -13,9 +13,12 @@ from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
 from ._errors import failing
 from ._typing import F, Stamp, T
 
-WINDOWS = sys.platform == "win32"
-if not WINDOWS:
+try:
     import resource
+except ImportError:  # Windows and Pyodide have none
+    resource = None  # type: ignore[assignment]
+
+WINDOWS = sys.platform == "win32"
 # The name of this machine: `socket`, which knows it too, takes a third of the time that importing this library does.
 HOST: str = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
 RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
@@ -53,7 +56,7 @@ def make_room() -> None:
         while len(files) < _MORE:
             files.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
-        if not WINDOWS:
+        if resource is not None:
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             attempt(resource.setrlimit, resource.RLIMIT_NOFILE, (min(soft + _MORE, hard), hard))
     finally:

@@ -77,6 +77,12 @@ def test_a_counter_and_a_loop_show_what_is_documented_and_nothing_else(folder):
         assert [name for name in dir(block) if name[0] != "_"] == []
 
 
+def test_it_can_be_imported_where_a_process_has_no_limits():
+    """Windows has no `resource`, nor has Pyodide."""
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); sys.modules['resource'] = None; import py_restart"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_errors_are_exceptions_of_this_package():
     """One error to catch, with one that will pass by itself, under the names by which a program imports them."""
     assert RestartError.__bases__ == (Exception,)

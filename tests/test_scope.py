@@ -1318,6 +1318,21 @@ def test_the_loops_of_a_generator_are_inside_each_other_whoever_drives_it(folder
     assert left() == []
 
 
+def test_a_loop_may_be_saved_in_whatever_thread_its_generator_has_come_to(folder, left, moment):
+    """It began in another one, which is still alive; but its frame is here now."""
+
+    def items():
+        with enable_counter("run") as counter:
+            for i in counter(range(4)):
+                counter.save()
+                yield i
+
+    seen = []
+    in_two_threads(items(), lambda item: seen.append((item, moment()["position"])))
+    assert seen == [(i, i) for i in range(4)]
+    assert left() == []
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_call_that_has_returned_is_not_taken_for_one_of_the_same_function(folder, left, own):
     """The next call may have its frame where the former one had it; what somebody else left there is not around."""

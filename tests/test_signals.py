@@ -395,6 +395,25 @@ def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monke
     assert enable_counter("run").position == len(done)
 
 
+def test_signals_that_come_again_and_again_during_a_save_take_effect_once(folder):
+    """As those of a profiler do, a thousand times a second: the system keeps one of each that waits, too."""
+    told = []
+
+    def save(path):
+        for _ in range(3000):
+            signal.raise_signal(signal.SIGUSR1)
+        Path(path).write_text("saved")
+
+    former = signal.signal(signal.SIGUSR1, lambda *_: told.append("SIGUSR1"))
+    try:
+        counter = enable_counter("run")
+        counter.save_load_funcs([save], [print], ["model"])
+        counter.save()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert told == ["SIGUSR1"]
+
+
 def test_an_event_loop_is_told_once_of_a_signal_that_waits_for_a_save(folder):
     """It is told when the signal arrives, by its wakeup descriptor, and need not be told again behind the save."""
     told = []

@@ -1632,11 +1632,17 @@ def test_a_position_that_was_never_flushed_is_removed_for_good_once_it_may_be_on
     assert calls[-3:] == [("unlink", "run"), ("fsync", "."), ("unlink", ".run.lock")]
 
 
-def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, run_child):
-    """As with the workers of a loader: nothing more can be opened, but the limit of the system is a higher one."""
+@pytest.mark.parametrize("has_limits", [True, False])
+def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, run_child, has_limits):
+    """As with the workers of a loader: nothing more can be opened, but the limit of the system is a higher one.
+
+    Where a system has no such limits, the exception is the one that the program has raised, all the same.
+    """
 
     def job(tell):
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+        if not has_limits:
+            sys.modules["py_restart._files"].resource = None
         with enable_counter("run") as counter:
             seen, opened = counter.save_load_object([], "seen"), []
             for _ in counter(range(1000)):
@@ -1645,6 +1651,9 @@ def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, 
 
     child = run_child(job)
     assert child.error.startswith("OSError: [Errno 24]")
+    if not has_limits:
+        assert "run" not in left()
+        return
     assert left() == ["run", "seen"]
     counter = enable_counter("run")
     assert len(counter.save_load_object(None, "seen")) == counter.position
@@ -2750,6 +2759,26 @@ def test_a_counter_that_was_taken_over_as_it_registers_touches_nothing(folder, m
     with pytest.raises(RestartError, match="run: a newer counter for the same path has taken over"):
         old.save_load_object([], "seen")
     assert newer[0].position == 0
+
+
+def test_a_lock_that_was_taken_over_as_it_was_let_go_of_stays_locked(folder, monkeypatch):
+    """The older counter is thrown away in one thread while another one makes a newer: the entry is the newer one's."""
+    real, newer = sys.modules["py_restart._lock"].held, []
+
+    class Held(real):
+        def __enter__(self):
+            super().__enter__()
+            if not newer:
+                newer.append(True)
+                newer[0] = enable_counter("run", each_save=True)
+
+    older = enable_counter("run", each_save=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("py_restart._lock.held", Held)
+        del older
+        gc.collect()
+    assert is_locked(".run.lock")
+    assert list(newer[0](range(3))) == [0, 1, 2]
 
 
 def test_a_counter_that_is_made_while_the_older_one_is_thrown_away_takes_over(folder):
