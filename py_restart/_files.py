@@ -61,7 +61,7 @@ def make_room() -> None:
             attempt(resource.setrlimit, resource.RLIMIT_NOFILE, (min(soft + _MORE, hard), hard))
     finally:
         for file in files:
-            os.close(file)
+            attempt(os.close, file)
 
 
 def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False) -> None:
