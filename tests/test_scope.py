@@ -1083,18 +1083,21 @@ def test_what_runs_while_an_exception_is_handled_knows_which_loops_were_left(fol
     assert left() == []
 
 
+class Peekable:
+    """An iterator with a `__next__` of its own, such as that of a progress bar, or one that can look ahead."""
+
+    def __init__(self, items):
+        self.items = iter(items)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.items)
+
+
 def test_an_iterator_of_a_class_that_is_held_and_left_does_not_take_turns(folder, left):
-    """Such as that of a progress bar, or one that can look ahead: its `__next__` is not where the `for` is."""
-
-    class Peekable:
-        def __init__(self, items):
-            self.items = iter(items)
-
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            return next(self.items)
+    """Its `__next__` is not where the `for` is."""
 
     done = []
     for i in simple_counter("outer.run", range(3)):
@@ -1340,23 +1343,13 @@ def test_a_call_that_has_returned_is_not_taken_for_one_of_the_same_function(fold
     def step(items):
         return next(items, None)
 
-    class Bar:
-        def __init__(self, items):
-            self.items = iter(items)
-
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            return next(self.items)
-
     def items(name):
         for item in simple_counter(name, range(9)):  # noqa: UP028
             yield item
 
     def others():
         for number in range(50):
-            steps = Bar(items(f"other{number}"))
+            steps = Peekable(items(f"other{number}"))
             if own:
                 for item in steps:
                     if item == 3:
@@ -1366,7 +1359,7 @@ def test_a_call_that_has_returned_is_not_taken_for_one_of_the_same_function(fold
             seen.append(left())
             del steps
 
-    seen, first = [], Bar(items("first"))
+    seen, first = [], Peekable(items("first"))
     if own:
         for _ in first:
             break
