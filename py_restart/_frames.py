@@ -11,6 +11,7 @@ from bisect import bisect
 from functools import lru_cache
 from itertools import compress
 from types import CodeType, FrameType, TracebackType
+from weakref import ref
 
 from ._typing import Any
 
@@ -111,15 +112,21 @@ def is_at_yield(trace: TracebackType) -> bool:
     return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("YIELD_VALUE", "RESUME")
 
 
-@lru_cache
 def _behind(code: CodeType, at: int) -> frozenset[int] | None:
-    """Return the instructions that run when the `for` at this one has been left; None where there is no `for`.
+    """Return the instructions that run when the `for` at this one has been left; None where there is no `for`."""
+    return _found(ref(code), at)  # a reference knows its hash; that of a code takes as long as the code is
+
+
+@lru_cache
+def _found(reference: Any, at: int) -> frozenset[int] | None:
+    """Find them by what may follow what.
 
     They are those to which control comes from its end, or by a jump out of it, and not through its beginning. All else
     may be of its body: what handles an exception there, or follows an `async for`, may stand anywhere.
     """
     import dis
 
+    code = reference()
     listed: Any = dis.Bytecode(code)
     instructions = list(listed)
     starts = [one.offset for one in instructions]

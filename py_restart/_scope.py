@@ -122,7 +122,7 @@ def around(name: str, path: str = "") -> list[Any]:
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
     here = owner()
-    calls = stack_of(sys._getframe(1), _first_frame_of(here[1]))
+    calls = stack_of(sys._getframe(1), _first_frame_of(here[1])) if running else {}
     mine = [loop for loop in list(running) if loop.driven_by.is_here(calls, loop.owner == here)]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.is_lost)]
     outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]
