@@ -19,7 +19,7 @@ from ._journal import Teller
 from ._signals import act_on_waiting, blocks, held, watch
 from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_place
-from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, Place, has_ended, is_rich
+from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, UNUSED, Place, has_ended, is_rich
 from ._typing import Any
 
 _at_exit = cache(atexit.register)  # once: Python keeps a place in its table for each function that was ever registered
@@ -65,7 +65,7 @@ class Node(Place):
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
         act_on_waiting()
         self._require_usable()
-        if self.state == OVER:
+        if self.state == UNUSED:
             raise RestartError(f"{self.name}: its with block has ended; run the loop inside it")
         if self.stale:
             what = f"{' and '.join(self.stale)} was loaded before remove_files(), and still is as it was"
@@ -83,9 +83,9 @@ class Node(Place):
             self.block._enter(self)
         if self.parent is not None:
             self.parent.warn_of_carried(self.states)
-        for other in self.parent.inside().values() if self.parent is not None else ():
-            if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
-                other.go("finish")  # broken off counts as ended as soon as another one starts
+            for other in self.parent.inside().values():
+                if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
+                    other.go("finish")  # broken off counts as ended as soon as another one starts
         self.go("begin")
         self.storage.journal.stop_telling()
         at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
@@ -93,7 +93,7 @@ class Node(Place):
         log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
         self._costs = self.host._costs if self.around else Costs()
         self._last_save, self._boundary = monotonic(), self.start // self._span
-        if self.parent is not None and self.host._owes:
+        if self.host._owes:
             self._save()
         if not self.each_save:
             return None
@@ -110,7 +110,7 @@ class Node(Place):
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
         self.go("leave")
-        self.host._owes |= self.parent is not None and self.each_save and self.state == LEFT
+        self.host._owes |= self.each_save and self.state == LEFT
         self._release_if_idle()
 
     def enter(self) -> None:
@@ -146,7 +146,7 @@ class Node(Place):
         self._require_usable()
         if self.state != MADE:
             raise RestartError(f"{self.name}: its loop has begun; register before the loop")
-        paths, saved = [self.path, *(state.path for state in (*self.states, *states))], self.saved["files"]
+        paths, saved = [one.path for one in (*self.around, self, *self.states, *states)], self.saved["files"]
         for state in states:
             if paths.count(state.path) > 1:
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
@@ -161,7 +161,8 @@ class Node(Place):
     def save_now(self) -> None:
         if self.storage.is_of_this_process:
             self._require_usable()
-            if OVER in (self.state, self.host.state) or (self.state != RUNNING and self.is_past):
+            is_done = any(loop.state in (UNUSED, OVER) for loop in (*self.around, self))
+            if is_done or (self.state != RUNNING and self.is_past):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
             self._take_up()
             self._save(flush=True)
@@ -176,7 +177,7 @@ class Node(Place):
             self.forget_saved()
             if self.parent is None:
                 self.storage.remove(is_done=self.state not in (MADE, RUNNING) and self not in blocks)
-            else:
+            elif self.path in self.parent.inside() | self.parent.moments:
                 self.parent.inside().pop(self.path, None)
                 self.parent.moments.pop(self.path, None)
                 if self.storage.journal.newest is not None:
@@ -246,7 +247,7 @@ class Node(Place):
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
-        if self.storage.is_lost or OVER in (self.state, self.host.state):
+        if self.storage.is_lost or self.state in (UNUSED, OVER) or self.host.state == OVER:
             return
         try:
             apart = (self.driven_by.is_apart_from(loop.driven_by) for loop in self.around)
@@ -266,17 +267,17 @@ class Node(Place):
 
     def _save_end(self, nodes: list[Any] | None) -> None:
         """Save that the loop has ended: a boundary, or the next run skips it. Not where the last save says all that."""
-        if self.is_finished or not (self.each_save or (self.parent is None and self.is_in_block)):
+        if self.is_finished or not (self.each_save or (self.parent is None and self.is_kept)):
             return
         nodes, position = nodes or self.host.tree(), self.position
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval
-        if not is_at_boundary or self.is_in_block or is_rich(nodes):
+        if not is_at_boundary or self.is_kept or is_rich(nodes):
             self._save(nodes)
 
     def _finish(self, nodes: list[Any] | None = None, is_said: bool = False) -> None:
         """The work is done, of all that is inside as well. `is_said`: the last save says so."""
         self.go("finish")
-        if not is_said and (self.parent is not None or self.is_in_block):
+        if not is_said and (self.parent is not None or self.is_kept):
             self._save_end(nodes)
         if self.parent is None and self.is_in_block:
             over: Any = Node.__new__(Node)  # keeps the files until the block ends, but no object in memory
@@ -284,7 +285,7 @@ class Node(Place):
             self.block._members[self.path] = over
             users.update({state.path: over for state in self.states})
             self.storage.release(is_kept=True)
-        elif self.parent is None:
+        elif self.parent is None and not self.is_kept:
             self.storage.remove()
         log("info", f"{self.path}: done at position {self.position}")
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from ._errors import RestartError, attach, face
 from ._files import at_fork
 from ._frames import stack_of
-from ._signals import blocks
+from ._signals import blocks, held
 from ._typing import Any
 
 _WAY_OUT = "nest the two, or zip their sources"
@@ -51,24 +51,25 @@ class multi_count:
         if _block.get() in opened or self in opened:  # another thread may have entered this one
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")
         self._members, self._thread, self._is_done = {}, threading.current_thread(), False
-        opened.append(self)
         _block.set(self)
+        opened.append(self)  # only now: a stop in between leaves nothing open
         return self
 
     @face
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self not in opened:
             return  # a forked child, which has not opened it
-        _block.set(None)
         opened.remove(self)
+        _block.set(None)
         self._is_done = error is None
         failure: Exception | None = None
-        for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
-            try:
-                member.leave_block()
-            except Exception as raised:  # all others let go of their files all the same
-                failure, self._is_done = failure or raised, False
-        self._members.clear()
+        with held():
+            for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
+                try:
+                    member.leave_block()
+                except Exception as raised:  # all others let go of their files all the same
+                    failure, self._is_done = failure or raised, False
+            self._members.clear()
         if failure is not None and error is not None:
             attach(error, failure)
         elif failure is not None:
@@ -110,19 +111,15 @@ def owner() -> tuple[Any, Any]:
     return threading.current_thread(), task
 
 
-def _first_frame_of(task: Any) -> Any:
-    """Return the outermost frame of a task, below which is what has started the event loop, if it can be told."""
-    coroutine = task and task.get_coro()
-    return getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-
-
 def around(name: str, path: str = "") -> list[Any]:
     """Return which of the running loops are around a counter that is made with this path, or a loop that begins now.
 
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
     here = owner()
-    calls = stack_of(sys._getframe(1), _first_frame_of(here[1])) if running else {}
+    task = here[1] and here[1].get_coro()  # below its frame is what has started the event loop
+    last = getattr(task, "cr_frame", None) or getattr(task, "gi_frame", None)
+    calls = stack_of(sys._getframe(1), last) if running else {}
     mine = [loop for loop in list(running) if loop.driven_by.is_here(calls, loop.owner == here)]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.is_lost)]
     outermost = [block for block in list(blocks) if block.driven_by is not None and block.parent is None]

@@ -76,7 +76,7 @@ class Storage(_lock.Lock):
 
     def release(self, is_kept: bool = False) -> None:
         """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
-        if is_kept and self.is_of_this_process:
+        if is_kept:
             behind[self.journal.path] = self.journal
         if self.is_held:
             with held(), self.turn, failing(f"{self.journal.name}: could not be saved", "mend that and run again"):
@@ -155,12 +155,12 @@ class Storage(_lock.Lock):
             self._staged[state.path] = new
             with failing(f"{self.journal.name}: could not be saved, writing {state.path}", advice, Exception):
                 state.save(new)
-            if state.is_contained and (found := os.listdir(place)) != [base]:
-                what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
-                raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
-            stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
             if state.is_contained:
+                if (found := os.listdir(place)) != [base]:
+                    what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+                    raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
                 _files.flush(place)
+            stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
             self._require_ours(state.path, known.get(state.path))
         self._flush_folders()
 

@@ -16,14 +16,15 @@ from ._scope import opened, owner, running
 from ._state import Object
 from ._typing import Any, Moment
 
-MADE, RUNNING, LEFT, ENDED, OVER = "made", "running", "left", "ended", "over"
+MADE, UNUSED, RUNNING, LEFT, ENDED, OVER = "made", "unused", "running", "left", "ended", "over"
 _NEXT: dict[str, dict[str, str]] = {
-    MADE: {"begin": RUNNING, "leave": OVER},  # its loop has not begun; "leave": it could not begin
-    RUNNING: {"end": ENDED, "leave": LEFT, "finish": OVER},
+    MADE: {"begin": RUNNING, "leave": UNUSED},  # its loop has not begun
+    UNUSED: {"leave": UNUSED},  # its loop could not begin, or its `with` has ended before it: nothing is done
+    RUNNING: {"end": ENDED, "leave": LEFT},
     # Its `for` was left, by `break` or an exception; "end": a variable may hold what drives it, behind its `with`.
     LEFT: {"end": ENDED, "leave": LEFT, "finish": OVER},
     ENDED: {"leave": ENDED, "finish": OVER},  # its source is exhausted; its `with` goes on, or has failed
-    OVER: {"leave": OVER},  # its work is done; or its `with` has ended before it had begun
+    OVER: {"leave": OVER},  # its work is done
 }
 _NOTHING: Moment = {"position": 0, "finished": False, "length": None, "first": None, "files": {}, "inside": []}
 
@@ -160,12 +161,12 @@ class Place(Counted):
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
         if self.parent is not None:
             self.former(self.parent)
-            self.parent.moments.pop(self.path, None)
             self.parent._inside[self.path], self.parent._inside_of = self, self.parent.position
+            self.parent.moments.pop(self.path, None)  # only now: a stop in between would have lost it
 
     def forget_saved(self) -> None:
         """Have nothing saved of this loop and of those inside."""
-        if self.state == MADE:
+        if self.state in (MADE, UNUSED):
             self.stale += tuple(state.path for state in self.states if state.path in self.saved["files"])
             self.set_saved(None)
         self.moments = {}
@@ -201,7 +202,7 @@ class Place(Counted):
             "path": self.path,
             "length": self.measure(),
             "first": self.first,
-            "finished": self.state in (ENDED, OVER),
+            "finished": self.is_finished or self.state in (ENDED, OVER),
             "files": {state.path: {} for state in self.states},
             "position": self.position,
             "inside": [*moments, *(loop.record(is_rich) for loop in loops)],

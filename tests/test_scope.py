@@ -2486,6 +2486,160 @@ def test_a_forked_child_is_inside_no_loop_of_its_parent(folder, left, run_child,
     assert left() == []
 
 
+@pytest.mark.parametrize("is_rich", [True, False])
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(folder, left, done, is_rich):
+    """At each line of it: nothing of it is done, and its place is what was saved."""
+    told, before = [], sys.gettrace()
+
+    def job(stop, number=0):
+        lines, calls = itertools.count(1), []
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_name == "begin" and event in ("call", "return"):
+                calls.append(frame) if event == "call" else calls.clear()
+            if event == "line" and calls and next(lines) == number:
+                raise Stop
+            return trace if calls and "py_restart" in frame.f_code.co_filename else None
+
+        with enable_counter("outer") as outer:
+            seen = outer.save_load_object([], "seen") if is_rich else told
+            for i in outer(range(2)):
+                with enable_counter("inner") as inner:
+                    sys.settrace(trace if number and i else before)
+                    for j in inner(range(3)):
+                        sys.settrace(before)
+                        stop(i, j)
+                        seen.append((i, j))
+        return seen
+
+    for number in itertools.count(1):
+        told.clear()
+        if done:
+            with pytest.raises(Stop):
+                job(stopper((1, done)))
+        try:
+            job(nothing, number)
+            break
+        except Stop:
+            pass
+        finally:
+            sys.settrace(before)
+        assert (number, job(nothing)) == (number, list(itertools.product(range(2), range(3))))
+        assert left() == []
+    assert number > 50
+
+
+def test_an_inner_loop_that_was_saved_and_has_not_begun_is_still_to_be_done(folder, left):
+    def job(stop):
+        with enable_counter("outer") as outer:
+            seen = outer.save_load_object([], "seen")
+            for i in outer(range(2)):
+                with enable_counter("inner") as inner:
+                    inner.save()
+                    stop(i)
+                    seen.extend((i, j) for j in inner(range(2)))
+        return seen
+
+    with pytest.raises(Stop):
+        job(stopper((0,)))
+    assert job(nothing) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert left() == []
+
+
+def test_an_inner_loop_that_is_refused_is_still_to_be_done(folder, left):
+    """Its path is used twice in one block; the next run has mended that."""
+
+    def job(first):
+        told = []
+        with multi_count():
+            with enable_counter("first") as outer:
+                for _ in outer(range(1)):
+                    list(simple_counter(first, range(3)))
+            with enable_counter("second") as outer:
+                for i in outer(range(2)):
+                    told.extend((i, j) for j in simple_counter("inner", range(2)))
+        return told
+
+    with pytest.raises(RestartError, match="used for two loops of one multi_count block"):
+        job("inner")
+    assert job("other") == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert left() == []
+
+
+def test_a_finished_loop_that_is_saved_before_it_begins_stays_finished(folder, left, run_child, die):
+    """By `save()`; the run is killed right behind it."""
+
+    def job(tell, at):
+        with multi_count():
+            with enable_counter("first") as first:
+                seen = first.save_load_object([], "seen")
+                if at == "saved":
+                    first.save()
+                    die()
+                for i in first(range(10)):
+                    seen.append(i)
+                    if i == 3:
+                        break
+            tell(seen)
+            for _ in simple_counter("second", range(3)):
+                if at == "second":
+                    raise Stop
+
+    assert run_child(job, "second").told == [[0, 1, 2, 3]]
+    assert run_child(job, "saved").told == []
+    assert run_child(job, "").told == [[0, 1, 2, 3]]
+    assert left() == []
+
+
+def test_to_forget_an_inner_loop_of_which_nothing_is_saved_saves_nothing(folder, left, run_child, die):
+    """The outer loop would be saved halfway through its item."""
+
+    def job(tell, killed):
+        with enable_counter("outer", each_save=True) as outer:
+            total = outer.save_load_object({"items": 0}, "total")
+            for i in outer(range(3)):
+                total["items"] += 1
+                with enable_counter("inner") as inner:
+                    inner.remove_files()
+                    if (i, killed) == (1, True):
+                        die()
+                    list(inner(range(3)))
+            tell(total["items"])
+
+    assert run_child(job, True).told == []
+    assert run_child(job, False).told == [3]
+    assert left() == []
+
+
+def test_the_path_of_a_loop_around_is_not_free_for_an_object(folder, left):
+    """The next run would find a file where that loop has none."""
+    with enable_counter("outer") as outer:
+        for _ in outer(range(1)):
+            with enable_counter("middle") as middle:
+                for _ in middle(range(1)):
+                    inner = enable_counter("inner")
+                    for path in ("outer", "middle", "inner"):
+                        with pytest.raises(RestartError, match=rf"{path}: used twice|{path}: in use"):
+                            inner.save_load_object([], path)
+    assert left() == []
+
+
+def test_saving_an_inner_loop_when_one_around_it_is_over_does_no_harm(folder, left):
+    """It is an error, and the outer loop goes on and is saved."""
+    with enable_counter("outer", each_save=True) as outer:
+        for _ in outer(range(3)):
+            with enable_counter("middle") as middle:
+                for _ in middle(range(3)):
+                    inner = enable_counter("inner", each_save=True)
+                    for _ in inner(range(3)):
+                        break
+                    break
+            with pytest.raises(RestartError, match="its work is done"):
+                inner.save()
+    assert left() == []
+
+
 # Loops that the block does not hold.
 
 
@@ -2533,3 +2687,80 @@ def test_a_loop_that_was_made_before_the_block_is_part_of_it(folder, left):
         except Stop:
             assert left() == ["first"]
     assert left() == []
+
+
+def test_a_loop_that_ends_behind_a_block_that_has_failed_is_kept(folder, left):
+    """It goes on in a thread. The next run skips it, as those that had ended before."""
+
+    def rows(name, told, going=None, failed=None):
+        for i in simple_counter(name, range(3)):
+            told.append((name, i))
+            if going and i == 1:
+                going.set()
+                failed.wait(10)
+
+    def job(*events):
+        told = []
+        with ThreadPoolExecutor() as pool:
+            try:
+                with multi_count():
+                    pool.submit(rows, "first", told).result()
+                    second = pool.submit(rows, "second", told, *events)
+                    if not events:
+                        return second.result() or told
+                    events[0].wait(10)
+                    raise Stop
+            except Stop:
+                events[1].set()
+                second.result()
+        return told
+
+    assert job(threading.Event(), threading.Event()) == [(name, i) for name in ("first", "second") for i in range(3)]
+    assert left() == ["first", "second"]
+    assert (job(), left()) == ([], [])
+
+
+def test_a_stop_as_a_block_begins_leaves_it_closed(folder):
+    """At each line of it but the last one."""
+    before, opened = sys.gettrace(), []
+    for number in itertools.count(1):
+        lines = itertools.count(1)
+
+        def trace(frame, event, argument, lines=lines, number=number):
+            if event == "line" and next(lines) == number:
+                raise Stop
+            return trace if frame.f_code.co_qualname == "multi_count.__enter__" else None
+
+        block = multi_count()
+        sys.settrace(trace)
+        try:
+            block.__enter__()
+        except Stop:
+            sys.settrace(before)
+            with ThreadPoolExecutor() as pool:
+                opened.append(pool.submit(lambda: config.parent).result() is not None)
+        else:
+            sys.settrace(before)
+            block.__exit__(None, None, None)
+            break
+        if opened[-1]:
+            block.__exit__(None, None, None)
+    assert number > 4
+    assert not any(opened[:-1])
+
+
+def test_a_stop_as_a_block_ends_waits_until_all_files_are_gone(folder, left, monkeypatch):
+    real, stops = os.unlink, [signal.SIGINT]
+
+    def unlink(path):
+        if stops:
+            signal.raise_signal(stops.pop())
+        real(path)
+
+    with pytest.raises(KeyboardInterrupt), multi_count():
+        for name in ("first", "second", "third"):
+            list(simple_counter(name, range(2)))
+        monkeypatch.setattr(os, "unlink", unlink)
+    assert (left(), stops) == ([], [])
+    with multi_count():
+        pass
