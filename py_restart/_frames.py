@@ -149,9 +149,10 @@ def _found(reference: Any, at: int) -> frozenset[int] | None:
         if offset != head:
             found += ways.pop(offset, ())
     # What is short is copied to where a `break` stood, and a `finally` to each `return`: the same places in the text.
-    # `-X no_debug_ranges` leaves lines alone, in which there may be both.
+    # `-X no_debug_ranges` leaves lines alone, in which there may be both. A jump has the place of what is before it.
     behind = [one for one in instructions if one.offset not in ways]
     is_copied = any((one.opname, one.positions) == ("FOR_ITER", instructions[index].positions) for one in behind)
-    told = set() if is_copied else {one.positions for one in behind if one.positions.end_col_offset}
+    texts = {one.positions for one in behind if "JUMP" not in one.opname and one.positions.end_col_offset}
+    told = set() if is_copied else texts - {instructions[index].positions}  # that of a whole comprehension, up to 3.12
     left = (one.offset not in ways or (one.positions in told and one.offset != head) for one in instructions)
     return frozenset(offset for span in compress(map(range, starts, ends), left) for offset in span)

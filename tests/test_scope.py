@@ -1512,6 +1512,45 @@ for i, letter in pairs:
     assert "".join(names["ran"]) == "abbccddeeffgghhiij"
 
 
+COMPREHENSIONS = {
+    "list": lambda outer, inner, told: [told(i, j) for i in outer() for j in inner()],
+    "set": lambda outer, inner, told: {told(i, j) for i in outer() for j in inner()},
+    "dict": lambda outer, inner, told: {told(i, j): 0 for i in outer() for j in inner()},
+    "generator": lambda outer, inner, told: list(told(i, j) for i in outer() for j in inner()),
+    "condition": lambda outer, inner, told: [told(i, j) for i in outer() if i < 9 for j in inner() if j < 9],
+    "drawn": lambda outer, inner, told: [told(i, j) for i, j in ((i, j) for i in outer() for j in inner())],
+    "call": lambda outer, inner, told: [[told(i, j) for j in inner()] for _ in "a" for i in outer()],
+    "flat": lambda outer, inner, told: [told(*p) for p in (p for i in outer() for p in ((i, j) for j in inner()))],
+}
+
+
+@pytest.mark.parametrize("form", COMPREHENSIONS)
+def test_loops_of_a_comprehension_are_inside_each_other(folder, left, form):
+    def told(i, j):
+        assert "inner" not in left()
+        seen.append((i, j))
+        return i, j
+
+    for _ in range(2):
+        seen = []
+        with enable_counter("outer", each_save=True) as counter:
+            COMPREHENSIONS[form](lambda: counter(range(3)), lambda: simple_counter("inner", range(2)), told)
+        assert (seen, left()) == (list(itertools.product(range(3), range(2))), [])
+
+
+@pytest.mark.parametrize("form", COMPREHENSIONS)
+def test_a_call_in_a_comprehension_of_two_loops_is_inside_both(folder, left, form):
+    def told(i, j):
+        for k in simple_counter("innermost", range(2)):
+            seen.append((i, j, k))
+            assert not {"inner", "innermost"} & {*left()}
+        return i, j
+
+    seen = []
+    COMPREHENSIONS[form](lambda: simple_counter("outer", range(2)), lambda: simple_counter("inner", range(2)), told)
+    assert (seen, left()) == (list(itertools.product(range(2), repeat=3)), [])
+
+
 # Loops that take turns.
 
 
@@ -2518,12 +2557,15 @@ def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(fol
         if done:
             with pytest.raises(Stop):
                 job(stopper((1, done)))
+        gc.collect()
+        gc.disable()  # Python drops what is raised in a `__del__`
         try:
             job(nothing, number)
             break
         except Stop:
             pass
         finally:
+            gc.enable()
             sys.settrace(before)
         assert (number, job(nothing)) == (number, list(itertools.product(range(2), range(3))))
         assert left() == []
