@@ -39,7 +39,7 @@ class Node(Place):
         around = _scope.around(name, path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
-        require_free(path, name, is_progress=True)
+        require_free(path, name, path)
         if self.parent is None:
             require_place(path, name, is_file=is_there)
             self.storage = Storage(path, name)
@@ -151,7 +151,7 @@ class Node(Place):
             if paths.count(state.path) > 1:
                 raise RestartError(f"{state.path}: used twice; give each loop, object and function a path of its own")
             require_place(state.path, state.name)
-            require_free(state.path, state.path, is_progress=False)
+            require_free(state.path, state.path, self.path)
             self.storage.load(state, saved.get(state.path))
             if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")

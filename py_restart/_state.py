@@ -16,11 +16,11 @@ _FIXED = (*_NUMBERS, bool, str, bytes, type(None))
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
 
 
-def require_free(path: str, name: str, is_progress: bool) -> None:
-    """Raise where something else in this program uses a path."""
+def require_free(path: str, name: str, progress: str) -> None:
+    """Raise where something else in this program uses a path than the loop with this progress file."""
     user = users.get(path)
     is_used = user is not None and (user.storage.is_held or user.is_in_block) and not user.is_past
-    if is_used or (path in locks and not is_progress):
+    if (is_used and user.path != progress) or (path in locks and path != progress):
         raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 
 

@@ -108,6 +108,11 @@ class Place(Counted):
         mark = mark_of(item)
         if None not in (mark, self.first) and mark != self.first:
             parts = [part for part in parts_of([item], item) if not isinstance(part, tuple)]  # which cannot change
+            kind = type(source)
+            if kind.__module__ == "builtins" and not (hasattr(kind, "__getitem__") or hasattr(kind, "send")):
+                # A view, such as that of `items()`, or an iterator, such as that of `enumerate`; not one that calls.
+                drawn = [one for one in parts_of(source) if not callable(one)]
+                parts += [*drawn, *parts_of(*drawn)]
             self._warn_of_input("an iterable that had another first item", [source, *parts])
         self.first = self.first or mark
 

@@ -404,6 +404,31 @@ def test_a_finished_loop_of_a_block_keeps_no_object_in_memory(folder, left, each
     assert left() == []
 
 
+def test_the_same_job_again_in_a_block_is_an_error_that_says_so(folder, left):
+    """What it has registered is its own; the next run tries it again."""
+    tried = []
+
+    def job(fails):
+        with enable_counter("job") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(3)):
+                tried.append(i)
+                if fails and i == 1:
+                    raise Stop
+                seen.append(i)
+        return seen
+
+    with pytest.raises(RestartError, match="job: used for two loops of one multi_count block.*leave the block first"):
+        with multi_count():
+            with pytest.raises(Stop):
+                job(True)
+            job(False)
+    assert (left(), tried) == (["job", "seen"], [0, 1])
+    with multi_count():
+        assert job(False) == [0, 1, 2]
+    assert (left(), tried) == ([], [0, 1, 1, 2])
+
+
 # Threads and tasks.
 
 

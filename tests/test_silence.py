@@ -1337,6 +1337,8 @@ def test_the_same_input_is_never_warned_of(sames, name):
 CHANGED = {
     "a list of dicts": ('[{"url": u, "html": None} for u in "abcdef"]', "saved", 'item["html"] = len(done)'),
     "a dict of lists": ('{u: [] for u in "abcdef"}', "saved.items()", "item[1].append(len(done))"),
+    "a view of a dict": ('{u: "new" for u in "abcdef"}', "saved.items()", "saved[item[0]] = 'done'"),
+    "an enumerated list": ('["new"] * 6', "enumerate(saved)", "saved[item[0]] = 'done'"),
     "agents of a world": ('World("abcdef")', "saved.agents", "item.age += len(done)"),
     "a queue that grows": ('["a"]', "saved", "saved.extend(next for next in 'bcdef' if next not in saved)"),
 }
@@ -1386,6 +1388,22 @@ def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(j
                 if row["name"] == "b" and STOP == 1:
                     raise Stop
                 done[row["name"]] = done
+        """
+    )
+    assert job.run(1).said == []
+    assert ["another first item" in text for text in job.run(-1).said] == [True]
+
+
+@pytest.mark.parametrize("source", ["iter(queue.pop, '')", "map(list.pop, [queue] * 4)"])
+def test_a_queue_that_an_iterator_empties_is_another_input(job, source):
+    """It calls what takes from it, and skipping would take from it once more."""
+    job.write(
+        f"""
+        with enable_counter("job.progress", each_save=True) as counter:
+            queue = counter.save_load_object(["", *"edcba"], "queue.pickle")
+            for item in counter({source}):
+                if item == "c" and STOP == 1:
+                    raise Stop
         """
     )
     assert job.run(1).said == []
