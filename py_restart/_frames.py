@@ -148,11 +148,10 @@ def _found(reference: Any, at: int) -> frozenset[int] | None:
         offset = found.pop()
         if offset != head:
             found += ways.pop(offset, ())
-    # What is short is copied to where a `break` stood, and a `finally` to each `return`: the same places in the text.
-    # `-X no_debug_ranges` leaves lines alone, in which there may be both. A jump has the place of what is before it.
-    behind = [one for one in instructions if one.offset not in ways]
-    is_copied = any((one.opname, one.positions) == ("FOR_ITER", instructions[index].positions) for one in behind)
-    texts = {one.positions for one in behind if "JUMP" not in one.opname and one.positions.end_col_offset}
-    told = set() if is_copied else texts - {instructions[index].positions}  # that of a whole comprehension, up to 3.12
-    left = (one.offset not in ways or (one.positions in told and one.offset != head) for one in instructions)
+    # What is short is copied to where a `break` stood, and a `finally` to each `return`: the same in the same places of
+    # the text. `-X no_debug_ranges` leaves lines alone, in which there may be both.
+    marks = {one.offset: (one.opname, one.positions) for one in instructions}
+    told = {mark for start, mark in marks.items() if start not in ways and mark[1].end_col_offset}
+    is_copied = marks[head] in told  # the loop itself
+    left = (start not in ways or (mark in told and not is_copied) for start, mark in marks.items())
     return frozenset(offset for span in compress(map(range, starts, ends), left) for offset in span)
