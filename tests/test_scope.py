@@ -2479,6 +2479,16 @@ def test_a_running_inner_loop_that_forgets_goes_on(folder, left):
     assert seen == 2 * [0, 1, 2, 3] and left() == []
 
 
+def test_a_running_inner_loop_that_forgets_before_anything_is_saved_saves_nothing(folder, left):
+    with enable_counter("outer") as outer:
+        for _ in outer(range(2)):
+            with enable_counter("inner") as inner:
+                for _ in inner(range(2)):
+                    inner.remove_files()
+                    assert "outer" not in left()
+    assert left() == []
+
+
 def test_a_forgotten_inner_counter_that_saved_nothing_leaves_the_moment_unsaved(folder, left):
     """`remove_files` saves nothing where nothing has been saved."""
     with enable_counter("outer") as counter:
