@@ -1,6 +1,6 @@
 """What can go wrong, in words, and the ways in which it is said: raised, warned of, logged, attached as a note.
 
-Every message reads *where: what; what to do*: the path as the user gave it, what is the matter with it, the way out.
+Every message reads *where: what; what to do*: the path, of a loop as the user gave it, the matter, and the way out.
 """
 
 import functools

@@ -85,7 +85,8 @@ class Lock:
                         return
                 finally:
                     older.turn.release()
-            with failing(f"{self._name}: cannot be locked with {self._path}", "mend that and run again"):
+            advice = "mend that, or delete that file where no program uses it, and run again"
+            with failing(f"{self._name}: cannot be locked with {self._path}", advice):
                 locks[self._progress] = self._held = weakref.ref(self), self._locked(), self._line
 
     def unlock(self, drops: bool = False) -> None:

@@ -26,7 +26,7 @@ class multi_count:
     """Keep the files of several loops until all of them are done.
 
     A loop that ends inside the block is marked as finished, and the next run skips it; all files go when the block ends
-    without an exception. Threads that are started in the block are in it.
+    without an exception. A thread in no block of its own is in the only one that is open in the program.
 
     Raises:
         RestartError: when the block is entered inside another one.

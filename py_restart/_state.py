@@ -33,7 +33,8 @@ def warn_of_lost(nodes: list[Any]) -> None:
             what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
             if state.is_constant:
                 what = f"this {state.value!r} was never assigned, so it stays what is saved"
-            warn(f"{state.path}: {what}: change in place what was returned, or assign the new value to counter.object")
+            way_out = "change in place what was returned, or assign to counter.object, which is the one registered last"
+            warn(f"{state.path}: {what}: {way_out}")
 
 
 class Object:

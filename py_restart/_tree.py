@@ -153,7 +153,8 @@ class Place(Counted):
             if isinstance(state, Object) and state.value is carried.get(state.path, carried):
                 self.host.is_told = True
                 what = f"the same object in each item of {self.name}, but saved for one item alone"
-                warn(f"{state.path}: {what}; register it with {self.name}, or give another object in each item")
+                way_out = f"give another object in each item, or, once this run is done, register it with {self.name}"
+                warn(f"{state.path}: {what}; {way_out}")
 
     def former(self, parent: Place) -> Moment | None:
         """Return what was saved of this loop; raise where another one in the same item has its path."""

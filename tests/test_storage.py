@@ -2579,7 +2579,7 @@ def test_a_holder_on_another_machine_is_not_looked_for_here(folder, clock, start
     """A process id says nothing on another host: refused at once."""
 
     def job(tell):
-        Path(".run.lock").write_text("process 1 on another-machine\n")
+        Path(".run.lock").write_text("process 4194305 on another-machine\n")  # no such process is here
         file = os.open(".run.lock", os.O_RDWR)
         fcntl.flock(file, fcntl.LOCK_EX)
         tell("locked")
@@ -2587,7 +2587,7 @@ def test_a_holder_on_another_machine_is_not_looked_for_here(folder, clock, start
 
     start(job).hear()
     before = clock.now
-    with pytest.raises(InUseError, match="run: in use by process 1 on another-machine"):
+    with pytest.raises(InUseError, match="run: in use by process 4194305 on another-machine"):
         enable_counter("run")
     assert clock.now == before
 

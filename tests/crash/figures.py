@@ -1,4 +1,4 @@
-"""How often the crash tests try: the numbers that the tests use, and that the README's table repeats.
+"""How often the crash tests try: the numbers that the tests use, and that the guide's table repeats.
 
 The sweeps stop at every file operation there is; their figure is a lower bound that the test itself checks.
 """

@@ -287,7 +287,7 @@ def test_random_damage_never_gives_a_wrong_position(make: Callable[[Run], None],
 @pytest.mark.long
 @every_sample
 def test_much_random_damage_never_gives_a_wrong_position(make: Callable[[Run], None], tmp_path: Path) -> None:
-    """The same, as often as the README says."""
+    """The same, as often as the guide says."""
     one = sample(make, tmp_path / "work")
     each = -(-figures.RANDOM_MUTATIONS // len(MAKERS))
     outcome = judge_all(one, tmp_path / "work", mutations(one.data, each, seed=2))

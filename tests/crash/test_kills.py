@@ -229,7 +229,7 @@ def test_a_few_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same, as often as the README says."""
+    """The same, as often as the guide says."""
     hits = random_kills(figures.RANDOM_KILLS, tmp_path / "work", seed=int(time.time()))
     with capsys.disabled():
         print(f"\n{hits} kills at random moments")

@@ -101,7 +101,7 @@ def test_programs_that_have_found_something_do_what_the_model_says(seed: int, tm
 def test_thousands_of_random_programs_do_what_the_model_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same, as often as the README says, with other seeds each time."""
+    """The same, as often as the guide says, with other seeds each time."""
     first = int(time.time()) * 10_000
     with capsys.disabled():
         print(f"\nrandom programs from seed {first}", end=" ")

@@ -143,7 +143,7 @@ def test_a_few_interrupts_at_random_moments_lose_nothing(each_save: bool, tmp_pa
 def test_interrupts_at_random_moments_lose_nothing(
     each_save: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same, as often as the README says: with ``each_save`` and without."""
+    """The same, as often as the guide says: with ``each_save`` and without."""
     hits = interrupt(figures.RANDOM_SIGNALS // 2, tmp_path / "work", each_save, seed=int(time.time()))
     with capsys.disabled():
         print(f"\n{hits} interrupts at random moments")
@@ -366,7 +366,7 @@ def test_a_few_time_limits_at_random_moments_cost_no_save(tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_time_limits_at_random_moments_cost_no_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same, as often as the README says."""
+    """The same, as often as the guide says."""
     hits = limit_at_random(figures.RANDOM_LIMITS, tmp_path / "work", seed=int(time.time()))
     with capsys.disabled():
         print(f"\n{hits} time limits at random moments")
