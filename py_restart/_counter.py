@@ -54,6 +54,9 @@ class CounterClosier:
         save_interval: float = 0.0,
     ) -> None:
         name = _checked_path(file_path)
+        for what, given in ("use_tempfile", use_tempfile), ("each_save", each_save):
+            if given not in (True, False):  # `simple_counter("run.tmp", items, 100)`, say
+                raise TypeError(f"{name}: {what} is {given!r}; give True or False, and save_span by its name")
         span = min(_checked(name, "save_span", save_span, index, "whole number", 1, "items"), sys.maxsize)
         interval = _checked(name, "save_interval", save_interval, lambda x: float(x + 0), "number", 0, "seconds")
         if (span != 1 or interval) and not each_save:
@@ -87,7 +90,8 @@ class CounterClosier:
         if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__") or callable(iterable)):
             raise TypeError(f"{name}: {iterable!r} is not iterable; give an iterable, or a function that returns one")
         if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
-            warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; give sorted() of it")
+            way_out = "give a list in a fixed order, such as sorted() of it"
+            warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; {way_out}")
         return Loop(self._node, iterable)
 
     @face
@@ -170,7 +174,7 @@ class CounterClosier:
 
     @face
     def save(self) -> None:
-        """Save now: the position and everything registered, as they are.
+        """Save now: the position and everything registered, as they are. In a forked child it does nothing.
 
         Raises:
             RestartError: the work is done, or the save fails. The save before is still whole then.
@@ -260,5 +264,5 @@ def _checked_triples(name: str, *columns: Any) -> list[Any]:
         raise ValueError(f"{name}: {what}; give as many of each")
     for function in savers + loaders:
         if not callable(function):
-            raise TypeError(f"{name}: a {type(function).__name__} is not a function; give one of a path")
+            raise TypeError(f"{name}: {function!r} is not a function; give one that is called with a path")
     return list(zip(savers, loaders, paths, strict=True))

@@ -14,7 +14,7 @@ _logger: Any = None  # once anybody has imported `logging`
 class RestartError(Exception):
     """A loop cannot be saved or resumed as it stands.
 
-    The message names the file and says what to do next. Nothing was lost: whatever was saved before is still whole.
+    The message names the file and says what to do next. What was saved before is left as it is.
     """
 
     __module__ = "py_restart"  # the name under which a traceback shows it and a program imports it

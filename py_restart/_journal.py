@@ -102,8 +102,13 @@ class Journal:
 
     @property
     def way_out(self) -> str:
-        """How to start afresh, with the names of all files that would go."""
-        return f"to start afresh delete {' and '.join([self.name, *files_of(self.newest)])}"
+        """How to start afresh."""
+        return f"to start afresh delete {self.files}"
+
+    @property
+    def files(self) -> str:
+        """The names of all files that would go."""
+        return " and ".join([self.name, *files_of(self.newest)])
 
     def is_here(self) -> bool:
         """Whether the file is where it was; raise where something else is there, or another folder."""

@@ -53,7 +53,7 @@ class Node(Place):
         self.set_saved(None if saved is None or (has_ended(saved) and not is_skipped) else saved)
 
     def __reduce__(self) -> Any:
-        way_out = "keep it out of the object, or make one there"
+        way_out = "keep it out of the object; another process makes its own"
         raise TypeError(f"{self.name}: a counter cannot be pickled or copied; {way_out}")
 
     def is_busy(self) -> bool:
@@ -191,7 +191,8 @@ class Node(Place):
             return  # it goes on in a task that has outlived the block
         self.go("leave")  # something may hold what drives it
         if self.parent is None:
-            self.storage.release() if self.is_kept or self.storage.is_lost else self.storage.remove()
+            is_left = self.is_kept or self.state == UNUSED or self.storage.is_lost
+            self.storage.release() if is_left else self.storage.remove()
         elif not self.is_kept:
             if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too

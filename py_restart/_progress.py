@@ -66,7 +66,7 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
     version = line[len(_START) :].partition(b",")[0]
     if version.isdigit() and int(version) != _VERSION:
         what = f"in format {int(version)}, but this py_restart reads format {_VERSION}"
-        raise ValueError(f"{what}; finish the work with the one that wrote it")
+        raise ValueError(f"{what} (the one that wrote it can finish the work)")
     size, line = len(line) + 1, line.rstrip(b" ")
     if size < _SMALLEST or line != first_line(line.partition(b'"id": "')[2].partition(b'"')[0]):
         raise ValueError(f"cut short or damaged ({len(data)} bytes; its first line does not match its check sum)")

@@ -64,12 +64,14 @@ class multi_count:
         self._is_done = error is None
         failure: Exception | None = None
         with held():
-            for member in reversed(self._members.values()):  # a later loop never looks done before an earlier one
+            while self._members:
+                member = self._members.popitem()[1]  # a later loop never looks done before an earlier one
                 try:
                     member.leave_block()
                 except Exception as raised:  # all others let go of their files all the same
                     failure, self._is_done = failure or raised, False
-            self._members.clear()
+                    if member.parent is None and self._members:
+                        raised.add_note("The files of the loops before it in its multi_count block are left as well.")
         if failure is not None and error is not None:
             attach(error, failure)
         elif failure is not None:

@@ -41,6 +41,7 @@ class Object:
     """An object that is pickled to its path. What is saved is what `value` is at that time."""
 
     is_contained = False  # it is staged as a file beside its place
+    advice = "bring back the class, or the version of a library, that it was saved with"  # where it cannot be loaded
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
         self.value, self.path, self.name = value, path, os.fspath(given)
@@ -104,6 +105,7 @@ class Functions:
 
     is_judged = True  # who can tell what a function reads?
     is_contained = True  # it is staged in a folder: the functions are promised the name of the file
+    advice = "mend the function that loads it, or bring back the version of a library that it was saved with"
 
     def __init__(self, saver: Any, loader: Any, path: str, given: str | os.PathLike[str]) -> None:
         self.path, self.name = path, os.fspath(given)

@@ -115,8 +115,10 @@ class Storage(_lock.Lock):
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""
         if not self.is_of_this_process:
             return
-        journal = self.journal
-        with held(), self.turn, failing(f"{journal.name}: could not be removed", "run again to finish the removal"):
+        journal, advice = self.journal, "run again to finish the removal"
+        if is_done:  # the next run might do all of it again
+            advice = f"all that is left to do is to delete {journal.files}"
+        with held(), self.turn, failing(f"{journal.name}: could not be removed", advice):
             try:
                 self._take_up_again()
                 self._flush_folders()
@@ -238,15 +240,14 @@ class Storage(_lock.Lock):
     def load(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
         path, journal, way_out = state.path, self.journal, self.journal.way_out
-        with held(), self.turn, failing(f"{path}: cannot be used", f"mend that, or give another path, or {way_out}"):
+        with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
                 if not self._require_ours(path, stamp):
                     what = f"missing, but {journal.name} was saved with it"
                     raise RestartError(f"{path}: {what}; put it back, or {way_out}")
-                advice = "bring back the class, or the version of a library, that it was saved with"
-                with failing(f"{path}: cannot be loaded", f"{advice}, or {way_out}", Exception):
+                with failing(f"{path}: cannot be loaded", f"{state.advice}, or {way_out}", Exception):
                     state.load()
             else:
                 known = files_of(journal.newest)

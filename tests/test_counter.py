@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -766,6 +767,29 @@ def test_remove_files_forgets(folder, left):
     interrupted(job, 4)
     assert left() == ["run", "seen"]
     assert job(None) == [0, 1, 2, 3, 4, 5]
+    assert left() == []
+
+
+def test_remove_files_that_fails_may_be_called_again(folder, left, monkeypatch):
+    """Nothing is done, so the next run goes about it in earnest; at the end of the work it would do all again."""
+    interrupted(with_counter, [], 4)
+
+    real = os.unlink
+
+    def unlink(path):
+        if os.path.basename(path) == "run":
+            raise OSError(errno.EIO, "Input/output error")
+        real(path)
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RestartError, match="Input.output error; run again to finish the removal$"),
+    ):
+        patch.setattr(os, "unlink", unlink)
+        with enable_counter("run") as counter:
+            counter.remove_files()
+    with enable_counter("run") as counter:
+        counter.remove_files()
     assert left() == []
 
 

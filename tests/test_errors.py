@@ -106,6 +106,20 @@ def test_a_wrong_span_or_interval_is_an_error_at_the_call(folder, name, value, k
     assert files() == {}
 
 
+def test_what_is_neither_true_nor_false_is_an_error_at_the_call(folder):
+    """A `save_span` without its name would turn on what is on, and save after every item."""
+    for call in (
+        lambda: simple_counter("run", range(3), 100),
+        lambda: enable_counter("run", 100),
+        lambda: enable_counter("run", True, 100),
+        lambda: enable_counter("run", each_save=None),
+    ):
+        with refused(TypeError, "run: (use_tempfile|each_save) is (100|None); give True or False, and save_span by"):
+            call()
+    assert list(simple_counter("run", range(3), 1)) == [0, 1, 2]
+    assert files() == {}
+
+
 def test_a_span_may_be_any_integer(folder):
     """One of another library, or a very large one."""
 
@@ -128,8 +142,8 @@ def test_a_span_may_be_any_integer(folder):
         (([print], [], ["a"]), ValueError, "save_funcs, load_funcs and func_paths have 1, 0, 1 entries"),
         (([print], [print], []), ValueError, "1, 1, 0"),
         (([], [print], ["a"]), ValueError, "0, 1, 1"),
-        (([None], [print], ["a"]), TypeError, "None.* is not a function"),
-        (([print], ["load"], ["a"]), TypeError, ".* is not a function"),
+        (([None], [print], ["a"]), TypeError, "None is not a function; give one"),
+        (([print], ["load"], ["a"]), TypeError, "'load' is not a function; give one"),
         ((print, print, "a"), TypeError, "list"),
         (([print], [print], "a"), TypeError, "list"),
         (([print], [print], Path("a")), TypeError, "list"),
@@ -309,7 +323,7 @@ def test_an_object_that_holds_its_counter_is_told_so(folder):
     """So is whoever hands one to a pool of processes: not a word of what a counter is made of."""
     with refused(RestartError, "object: .*run: a counter cannot be pickled or copied; keep it out of the object"):
         Trainer()
-    with refused(TypeError, "run: a counter cannot be pickled or copied; .*make one there"):
+    with refused(TypeError, "run: a counter cannot be pickled or copied; .*makes its own"):
         pickle.dumps(enable_counter("run"))
 
 
@@ -425,7 +439,7 @@ def test_a_function_that_cannot_load_is_an_error_when_it_is_registered(folder):
             for _ in counter(range(3)):
                 raise Stop
     before = files()
-    with pytest.raises(RestartError, match="data: cannot be loaded: ArithmeticError: of another shape; "):
+    with pytest.raises(RestartError, match="data: cannot be loaded: ArithmeticError: of another shape; mend the "):
         enable_counter("run").save_load_funcs([print], [load], ["data"])
     assert files() == before
 

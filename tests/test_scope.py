@@ -174,12 +174,12 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
                     tell((name, i))
 
     told = []
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(RestartError, match="second: could not be removed: Input/output"),
-    ):
+    with monkeypatch.context() as patch, pytest.raises(RestartError) as error:
         patch.setattr(os, "unlink", keeping("second"))
         job(told.append)
+    what = "second: could not be removed: Input/output error; all that is left to do is to delete second"
+    assert str(error.value) == what
+    assert error.value.__notes__ == ["The files of the loops before it in its multi_count block are left as well."]
     assert told == [(name, i) for name in ("first", "second", "third") for i in range(2)]
     assert left() == ["first", "second"]
     assert finished(job) == [("third", 0), ("third", 1)]
@@ -188,7 +188,8 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
 
 def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
     """That one names what is to be deleted; without it the rest would be left, and look like somebody else's."""
-    with monkeypatch.context() as patch, pytest.raises(RestartError, match="could not be removed"):
+    advice = f"could not be removed: .*; all that is left to do is to delete run and {folder / 'kept'}$"
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match=advice):
         patch.setattr(os, "unlink", keeping("kept"))
         with enable_counter("run", each_save=True) as counter:
             kept = counter.save_load_object([], "kept")
@@ -2560,6 +2561,35 @@ def test_a_forked_child_is_inside_no_loop_of_its_parent(folder, left, run_child,
     assert left() == []
 
 
+class Dying:
+    """Two items, and then the end of the process, if it is to come."""
+
+    def __init__(self, die):
+        self._die = die
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        yield from range(2)
+        self._die()
+
+
+@pytest.mark.parametrize("in_block", [True, False])
+def test_an_inner_loop_that_was_killed_before_the_record_of_its_end(folder, left, run_child, die, in_block):
+    """All its items are done: in a block it is skipped; without one it runs again with its item."""
+
+    def job(tell, die):
+        with multi_count() if in_block else contextlib.nullcontext():
+            for i in simple_counter("outer", range(2)):
+                for j in simple_counter("inner", Dying(die)):
+                    tell((i, j))
+
+    assert run_child(job, die).told == [(0, 0), (0, 1)]
+    assert finished(job, lambda: None) == ([] if in_block else [(0, 0), (0, 1)]) + [(1, 0), (1, 1)]
+    assert left() == []
+
+
 @pytest.mark.parametrize("is_rich", [True, False])
 @pytest.mark.parametrize("done", [0, 2])
 def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(folder, left, done, is_rich):
@@ -2605,6 +2635,47 @@ def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(fol
         assert (number, job(nothing)) == (number, list(itertools.product(range(2), range(3))))
         assert left() == []
     assert number > 50
+
+
+def test_a_stop_as_a_loop_of_a_block_begins_keeps_what_was_saved_of_it(folder, left):
+    """At each line of it, and although the block ends well: the program has caught it."""
+    before = sys.gettrace()
+
+    def job(stop, number=0):
+        lines, calls = itertools.count(1), []
+
+        def trace(frame, event, argument):
+            if (frame.f_code.co_name, event) in (("begin", "call"), ("go", "return")):
+                calls.append(frame) if event == "call" else calls.clear()
+            if event == "line" and calls and next(lines) == number:
+                raise Stop
+            return trace if calls and "py_restart" in frame.f_code.co_filename else None
+
+        with multi_count(), contextlib.suppress(Stop), enable_counter("run") as counter:
+            loop = counter(range(4))
+            sys.settrace(trace if number else before)
+            for i in loop:
+                sys.settrace(before)
+                stop(i)
+            return True
+
+    for number in itertools.count(1):
+        with pytest.raises(Stop):
+            with enable_counter("run") as counter:
+                for i in counter(range(4)):
+                    stopper((2,))(i)
+        gc.collect()
+        gc.disable()  # Python drops what is raised in a `__del__`
+        try:
+            if job(nothing, number):
+                break
+        finally:
+            gc.enable()
+            sys.settrace(before)
+        assert (number, enable_counter("run").position) == (number, 2)
+        enable_counter("run").remove_files()
+    assert number > 30
+    assert left() == []
 
 
 def test_an_inner_loop_that_was_saved_and_has_not_begun_is_still_to_be_done(folder, left):
