@@ -1,4 +1,4 @@
-"""A job that a scheduler may stop: SIGTERM saves, a failed node costs ten chunks. `sbatch slurm_job.sh` starts it."""
+"""A job that a scheduler may stop: SIGTERM saves, a failed node costs up to ten chunks. Start it by `slurm_job.sh`."""
 
 import os
 import time

@@ -483,7 +483,8 @@ WRONG_AND_RIGHT = [  # for each row of the table: a script with a gap, and what 
         ],
         [
             "with open(path, \"a\") as file, enable_counter('job.progress', each_save=True) as counter:\n"
-            "    counter.save_load_object(0, 'length.pickle')\n    file.truncate(counter.object)\n"
+            "    counter.save_load_object(file.tell(), 'length.pickle')\n    counter.save()\n"
+            "    file.truncate(counter.object)\n"
             "    for x in counter(items):\n        file.write(f'{work(x)}\\n')\n"
             "        file.flush()\n        counter.object = file.tell()",
         ],
