@@ -830,6 +830,19 @@ def test_the_log_says_where_a_loop_starts_and_when_it_is_done(folder, log):
     assert log("INFO")[-2] == f"{folder}/other: starts afresh, at position 0"
 
 
+@pytest.mark.parametrize(
+    "seconds, age",
+    [(-60, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7200, "2 hours"), (864_000, "10 days")],
+)
+def test_the_log_says_how_old_the_save_is(folder, log, monkeypatch, seconds, age):
+    """In the largest unit of which there are two; a clock may have been set back."""
+    interrupted(with_counter, [], 4)
+    os.utime("run", (1e9, 1e9))
+    monkeypatch.setattr(time, "time", lambda: 1e9 + seconds)
+    interrupted(with_counter, [], 5)
+    assert log("INFO")[-1].endswith(f", saved {age} ago")
+
+
 @pytest.mark.parametrize("stop_at", [3, None])
 def test_the_log_says_that_the_work_is_done_when_the_block_has_ended(folder, log, stop_at):
     """A `break` ends the work too; an exception behind the loop does not."""

@@ -564,6 +564,46 @@ def test_the_readme_is_short():
     assert 8_000 <= len(text_of("README.md").encode()) <= 10_240
 
 
+SAID = {  # what no library can know or do for its user, in both languages
+    "an interrupted item's changes are in the save": (
+        "changed so far, and that item runs again",
+        "加えられた変更も保存し",
+    ),
+    "whole items alone": (
+        "each_save=True.*after the last whole item",
+        "each_save=True.*最後まで済んだ要素の次から",
+    ),
+    "results inside the block": ("write your results inside the block", "結果はブロックの中で"),
+    "raise, not break": (
+        "go on later, raise .`sys.exit..`.; `break` and `return` end",
+        "例外で抜けて.*`break`や`return`は",
+    ),
+    "other threads": (
+        "other threads or tasks change .* is not of one moment",
+        "ほかのスレッドやタスクが.*同じ一時点のものとは限り",
+    ),
+    "around inner loops": (
+        "does before or between them runs again, so change",
+        "前や間で外側の本体がすることは、もう一度実行",
+    ),
+    "a skipped loop": ("variable set in a skipped one is not set again", "飛ばされたループの中で値を入れた変数"),
+    "inner saves": ("inner save writes what is registered around it", "内側の保存は、外側に登録したものもすべて"),
+    "cloud drives": ("only when it is left alone for a while: `save_interval=60`", "しばらく.*`save_interval=60`"),
+    "trust": (
+        "Pickles run code.*would run the programs of all who can write",
+        "pickleはコードを実行.*書き込める人全員",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+@pytest.mark.parametrize("language", [0, 1])
+def test_the_readme_says_what_no_library_can_know(what, language):
+    """Each of them in one line."""
+    lines = text_of(READMES[language]).splitlines()
+    assert any(re.search(SAID[what][language], line) for line in lines)
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_the_shell_blocks_are_those_that_ci_runs(name):
     """A newcomer types the first block; below "Tests" stands how to run the tests. CI takes both from the README."""

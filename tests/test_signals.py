@@ -509,6 +509,22 @@ def test_all_signals_that_came_during_a_save_count(folder, run_child):
     assert run_child(job).told == ["saving", signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGINT]
 
 
+def test_a_signal_that_nobody_handles_ends_the_process_in_the_middle_of_a_save(folder, run_child):
+    """At once, as `kill -9` would: the save before is whole."""
+
+    def job(tell):
+        value = Saved(lambda: (me(signal.SIGTERM), tell("behind it")))
+        counter = enable_counter("run", each_save=True)
+        _kept = counter.save_load_object(value, "seen")
+        for i in counter(range(4)):
+            value.armed = i == 2
+
+    child = run_child(job)
+    assert (child.told, child.status) == ([], -signal.SIGTERM)
+    counter = enable_counter("run")
+    assert (counter.position, counter.save_load_object(None, "seen")) == (2, "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL], ids=["ignored", "default"])
 def test_a_signal_that_came_before_its_handler_was_taken_away_does_what_is_due_behind_the_save(

@@ -463,12 +463,14 @@ def test_the_warning_says_whose_object_it_is_and_whether_it_is_a_constant(job):
         with enable_counter("outer.progress") as outer:
             outer.save_load_object([], "lost.pickle")
             outer.save_load_object(0, "number.pickle")
+            outer.save_load_object(True, "switch.pickle")
             for i in outer(range(2)):
                 for j in simple_counter("inner.progress", range(2)):
                     pass
         """
     )
-    lost, number = sorted(job.run().said)
+    lost, number, switch = sorted(job.run().said)
+    assert re.search(r"switch.pickle: this True was never assigned", switch)
     assert re.search(r"lost.pickle: nobody but outer.progress refers to this object any more", lost)
     assert re.search(r"number.pickle: this 0 was never assigned, so it stays what is saved: change", number)
 
@@ -1732,9 +1734,10 @@ def test_a_writer_that_is_still_open_is_what_the_message_speaks_of(job, closed_l
     "call", ["enable_counter({})", "simple_counter({}, range(3))", "counter.save_load_object([], {})"]
 )
 @pytest.mark.parametrize("kind", ["str", "Path"])
-def test_a_path_that_begins_with_a_tilde_says_that_it_is_not_expanded(tmp_path, call, kind):
+@pytest.mark.parametrize("path", ["~/job.tmp", "~nobody/job.tmp"])
+def test_a_path_that_begins_with_a_tilde_says_that_it_is_not_expanded(tmp_path, call, kind, path):
     """Where there is no such folder; the error names `Path.home()`."""
-    ask = f'counter = enable_counter("job.progress")\n{call.format(kind + "(" + repr("~/job.tmp") + ")")}\n'
+    ask = f'counter = enable_counter("job.progress")\n{call.format(f"{kind}({path!r})")}\n'
     outcome = Table(tmp_path, {"job": ask}).run()["job"]
     assert re.match(r"RestartError: .*~", outcome.error)
     assert "expand" in outcome.error and "Path.home()" in outcome.error

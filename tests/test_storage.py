@@ -2687,7 +2687,20 @@ def test_where_the_kernel_does_not_say_who_is_dying_nobody_is_waited_for(folder,
     assert clock.now == before
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+@pytest.mark.parametrize("fields", ["R 1 1 1 0 -1 4194564" + " 0" * 40, "R" + " 0" * 27 + " 256" + " 0" * 10])
+def test_a_holder_that_takes_long_to_die_is_waited_for_and_then_refused(folder, clock, start, monkeypatch, fields):
+    """A kernel may need half a minute for its memory; one that cannot die, as in a dead mount, holds nobody up."""
+    start(locked_by(os.getppid())).hear()
+    Path("stat").write_text(f"{os.getppid()} (a name) with blanks) {fields}\n")
+    real, before = os.open, clock.now
+    here = {f"/proc/{os.getppid()}/stat": "stat"}
+    monkeypatch.setattr(os, "open", lambda path, *more: real(here.get(path, path), *more))
+    with pytest.raises(InUseError, match=f"run: in use by process {os.getppid()}"):
+        enable_counter("run")
+    assert before + 30 < clock.now < before + 600
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
 def test_a_file_system_without_locks_does_without(folder, monkeypatch, left, number):
     """Everything else works as it does elsewhere."""
     monkeypatch.setattr(fcntl, "flock", refusing(number))

@@ -23,7 +23,6 @@ import json
 import mmap
 import os
 import pickle
-import queue
 import re
 import select
 import shutil
@@ -44,7 +43,7 @@ from typing import Any
 import py_restart
 
 # Imported here, once, rather than in each of thousands of children.
-WARM = (json, pickle, queue, zlib)
+WARM = (json, pickle, zlib)
 
 TIME_LIMIT = 30.0  # seconds that a child may take before it is killed and the test fails
 ROOM = 64 << 20  # bytes for what one child tells; the system gives only what is used
