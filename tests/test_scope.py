@@ -2590,6 +2590,20 @@ def test_an_inner_loop_that_was_killed_before_the_record_of_its_end(folder, left
     assert left() == []
 
 
+def raising_at(number, last):
+    """Return what raises Stop, as `sys.settrace` has it, at this line from the call of `begin` to the end of `last`."""
+    lines, calls = itertools.count(1), []
+
+    def trace(frame, event, argument):
+        if (frame.f_code.co_name, event) in (("begin", "call"), (last, "return")):
+            calls.append(frame) if event == "call" else calls.clear()
+        if event == "line" and calls and next(lines) == number:
+            raise Stop
+        return trace if calls and "py_restart" in frame.f_code.co_filename else None
+
+    return trace
+
+
 @pytest.mark.parametrize("is_rich", [True, False])
 @pytest.mark.parametrize("done", [0, 2])
 def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(folder, left, done, is_rich):
@@ -2597,15 +2611,7 @@ def test_a_stop_as_an_inner_loop_begins_neither_ends_it_nor_starts_it_afresh(fol
     told, before = [], sys.gettrace()
 
     def job(stop, number=0):
-        lines, calls = itertools.count(1), []
-
-        def trace(frame, event, argument):
-            if frame.f_code.co_name == "begin" and event in ("call", "return"):
-                calls.append(frame) if event == "call" else calls.clear()
-            if event == "line" and calls and next(lines) == number:
-                raise Stop
-            return trace if calls and "py_restart" in frame.f_code.co_filename else None
-
+        trace = raising_at(number, "begin")
         with enable_counter("outer") as outer:
             seen = outer.save_load_object([], "seen") if is_rich else told
             for i in outer(range(2)):
@@ -2642,15 +2648,7 @@ def test_a_stop_as_a_loop_of_a_block_begins_keeps_what_was_saved_of_it(folder, l
     before = sys.gettrace()
 
     def job(stop, number=0):
-        lines, calls = itertools.count(1), []
-
-        def trace(frame, event, argument):
-            if (frame.f_code.co_name, event) in (("begin", "call"), ("go", "return")):
-                calls.append(frame) if event == "call" else calls.clear()
-            if event == "line" and calls and next(lines) == number:
-                raise Stop
-            return trace if calls and "py_restart" in frame.f_code.co_filename else None
-
+        trace = raising_at(number, "go")
         with multi_count(), contextlib.suppress(Stop), enable_counter("run") as counter:
             loop = counter(range(4))
             sys.settrace(trace if number else before)
