@@ -103,9 +103,9 @@ class Node(Place):
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == OVER:  # its `with` has ended before it
             return
-        nodes = self.whole()
+        self.whole()
         self.go("end")
-        self._save_end(nodes) if self in blocks else self._finish(nodes)
+        self._save_end() if self in blocks else self._finish()
 
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
@@ -137,7 +137,7 @@ class Node(Place):
                 elif self.state in (LEFT, ENDED):
                     is_ended = self.state == ENDED
                     is_said = is_ended if self.parent is None else not is_ended or is_rich(self.host.tree())
-                    self._finish(is_said=is_said)
+                    self._finish(is_said)
             finally:
                 self._release_if_idle()
 
@@ -214,9 +214,9 @@ class Node(Place):
             raise RestartError(f"{self.name}: {what}; register it, or {self.storage.journal.way_out}")
         self.join()
 
-    def _save(self, nodes: list[Any] | None = None, teller: Teller | None = None, flush: bool = False) -> None:
-        """Save the moment: of these loops, or of all. A save that is asked for during a save comes right after it."""
-        host, nodes = self.host, nodes or self.whole()
+    def _save(self, teller: Teller | None = None, flush: bool = False) -> None:
+        """Save the moment. A save that is asked for during a save comes right after it."""
+        host, nodes = self.host, self.whole()
         warn_of_lost([*self.around, self])
         host.saves += 1
         if host.saves > 1:
@@ -258,7 +258,7 @@ class Node(Place):
             nodes = self.whole()
             if is_rich(nodes) and any(node.each_save for node in nodes):
                 return  # the objects are halfway through an item; the last boundary is whole
-            self._save(nodes, flush=True)
+            self._save(flush=True)
         except BaseException as failure:  # a save function may even want to exit
             if not self.storage.is_of_this_process:  # it has forked, and this is the child
                 raise
@@ -266,20 +266,20 @@ class Node(Place):
             if isinstance(failure, UserWarning):  # warnings are errors here; it comes once, and must not cost the save
                 self._save_after(error)
 
-    def _save_end(self, nodes: list[Any] | None) -> None:
+    def _save_end(self) -> None:
         """Save that the loop has ended: a boundary, or the next run skips it. Not where the last save says all that."""
         if self.is_finished or not (self.each_save or (self.parent is None and self.is_kept)):
             return
-        nodes, position = nodes or self.host.tree(), self.position
+        tree, position = self.host.tree(), self.position
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval
-        if not is_at_boundary or self.is_kept or is_rich(nodes):
-            self._save(nodes)
+        if self in tree and (not is_at_boundary or self.is_kept or is_rich(tree)):  # else those around have gone on
+            self._save()
 
-    def _finish(self, nodes: list[Any] | None = None, is_said: bool = False) -> None:
+    def _finish(self, is_said: bool = False) -> None:
         """The work is done, of all that is inside as well. `is_said`: the last save says so."""
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_kept):
-            self._save_end(nodes)
+            self._save_end()
         if self.parent is None and self.is_in_block:
             over: Any = Node.__new__(Node)  # keeps the files until the block ends, but no object in memory
             over.__dict__.update(self.__dict__, states=[])

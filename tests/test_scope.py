@@ -614,6 +614,18 @@ def test_a_loop_inside_another_makes_nothing_on_disk(folder, left, moment, insid
     assert left() == []
 
 
+def test_a_with_that_outlives_the_loops_around_it_saves_nothing_after_their_end(folder, left):
+    """What was done would look done for ever: its progress file has gone, and would be written anew."""
+    for _ in range(2):
+        ran = []
+        with contextlib.ExitStack() as stack:
+            for i in simple_counter("outer", range(2)):
+                counter = stack.enter_context(enable_counter("inner", each_save=True, save_span=2))
+                ran += [(i, j) for j in counter(range(3))]
+        assert ran == [(i, j) for i in range(2) for j in range(3)]
+        assert left() == []
+
+
 def test_a_moment_of_three_loops_is_kept_where_the_middle_one_saves_seldom(folder, left):
     """The innermost save is one of the positions of all of them, whatever their own spans."""
 
