@@ -15,7 +15,7 @@ from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, ago, attach, face, log, shorten, warn
 from ._files import make_room
-from ._journal import Teller
+from ._journal import Teller, behind
 from ._signals import act_on_waiting, blocks, held, watch
 from ._state import require_free, users, warn_of_lost
 from ._storage import Storage, require_place
@@ -285,7 +285,7 @@ class Node(Place):
             over.__dict__.update(self.__dict__, states=[])
             self.block._members[self.path] = over
             users.update({state.path: over for state in self.states})
-            self.storage.release(is_kept=True)
+            behind[self.path] = self.storage.journal
         elif self.parent is None and not self.is_kept:
             self.storage.remove()
         log("info", f"{self.path}: done at position {self.position}")

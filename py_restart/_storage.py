@@ -28,7 +28,7 @@ from stat import S_ISDIR, S_ISREG
 
 from . import _files, _lock
 from ._errors import RestartError, failing
-from ._journal import Journal, Teller, behind
+from ._journal import Journal, Teller
 from ._progress import beside, files_of
 from ._scope import running
 from ._signals import held
@@ -74,10 +74,8 @@ class Storage(_lock.Lock):
         if self.is_lost:
             raise RestartError(f"{self.journal.name}: a newer counter for the same path has taken over; use that one")
 
-    def release(self, is_kept: bool = False) -> None:
-        """Let go of the progress file and of the lock. `is_kept`: its loop is finished, others of its block go on."""
-        if is_kept:
-            behind[self.journal.path] = self.journal
+    def release(self) -> None:
+        """Let go of the progress file and of the lock."""
         if self.is_held:
             with held(), self.turn, failing(f"{self.journal.name}: could not be saved", "mend that and run again"):
                 try:
