@@ -66,6 +66,7 @@ class CounterClosier:
             self._node: Counted = Node(place_of(name), name, bool(each_save), span, interval)
         else:
             self._node = Counted(name, span)
+        self._states = self._node.states  # its objects live as long as it does: a finished loop lets go of them
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -109,7 +110,7 @@ class CounterClosier:
         ...         seen.append(i)
         """
         self._node.register([Object(obj, place_of(_checked_path(obj_path)), obj_path)])
-        loaded: T = self._node.states[-1].value
+        loaded: T = self._states[-1].value
         return loaded
 
     @face
@@ -156,7 +157,7 @@ class CounterClosier:
         self._last_object().value = value
 
     def _last_object(self) -> Object:
-        for state in reversed(self._node.states):
+        for state in reversed(self._states):
             if isinstance(state, Object):
                 state.is_judged = True  # the program can change it
                 return state

@@ -17,7 +17,7 @@ from ._errors import RestartError, ago, attach, face, log, shorten, warn
 from ._files import make_room
 from ._journal import Teller, behind
 from ._signals import act_on_waiting, blocks, held, watch
-from ._state import require_free, users, warn_of_lost
+from ._state import Object, require_free, users, warn_of_lost
 from ._storage import Storage, require_place
 from ._tree import ENDED, LEFT, MADE, OVER, RUNNING, UNUSED, Place, has_ended, is_rich
 from ._typing import Any
@@ -280,13 +280,11 @@ class Node(Place):
         self.go("finish")
         if not is_said and (self.parent is not None or self.is_kept):
             self._save_end()
-        if self.parent is None and self.is_in_block:
-            over: Any = Node.__new__(Node)  # keeps the files until the block ends, but no object in memory
-            over.__dict__.update(self.__dict__, states=[])
-            self.block._members[self.path] = over
-            users.update({state.path: over for state in self.states})
+        if self.parent is None and self.is_kept:
+            # The block keeps the files until it ends, but no object in memory: those are the counter's alone.
+            self.states = [Object(None, state.path, state.name) for state in self.states]
             behind[self.path] = self.storage.journal
-        elif self.parent is None and not self.is_kept:
+        elif self.parent is None:
             self.storage.remove()
         log("info", f"{self.path}: done at position {self.position}")
 

@@ -9,6 +9,7 @@ from types import FunctionType, SimpleNamespace
 from . import _files
 from ._errors import RestartError, warn
 from ._lock import locks
+from ._scope import opened
 from ._typing import Any
 
 _NUMBERS = (int, float, complex)
@@ -19,7 +20,7 @@ users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # 
 def require_free(path: str, name: str, progress: str) -> None:
     """Raise where something else in this program uses a path than the loop with this progress file."""
     user: Any = users.get(path)
-    is_used = user is not None and (user.storage.is_held or user.is_in_block) and not user.is_past
+    is_used = user is not None and (user.storage.is_held or user.block in opened) and not user.is_past
     if (is_used and user.path != progress) or (path in locks and path != progress):
         raise RestartError(f"{name}: in use for something else in this program; give it a path of its own")
 

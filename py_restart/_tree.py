@@ -12,7 +12,7 @@ from ._frames import stack_of
 from ._input import is_within, mark_of, parts_of
 from ._loop import Counted
 from ._progress import files_of
-from ._scope import opened, owner, running
+from ._scope import owner, running
 from ._state import Object
 from ._typing import Any, Moment
 
@@ -58,11 +58,6 @@ class Place(Counted):
     def is_past(self) -> bool:
         """Whether an item that it was in is over."""
         return self.parent is not None and (self.parent.position != self.item or self.parent.is_past)
-
-    @property
-    def is_in_block(self) -> bool:
-        """Whether a `multi_count` block, which is not over yet, keeps what is saved of it."""
-        return self.block in opened
 
     @property
     def is_kept(self) -> bool:
