@@ -2847,6 +2847,27 @@ def test_a_loop_that_was_made_before_the_block_is_part_of_it(folder, left):
     assert left() == []
 
 
+def test_a_block_whose_finished_loop_a_newer_counter_has_taken_is_not_done_in_silence(folder):
+    """In another thread, for the same path; what it finds is not removed under its hands."""
+    held, over = threading.Event(), threading.Event()
+
+    def other():
+        with multi_count():  # of its own
+            counter = enable_counter("run", each_save=True)
+            held.set()
+            assert over.wait(10)
+            counter.remove_files()
+
+    thread = threading.Thread(target=other)
+    with pytest.raises(RestartError, match="run: a newer counter for the same path is in use; use that one"):
+        with multi_count():
+            list(simple_counter("run", range(3)))
+            thread.start()
+            assert held.wait(10)
+    over.set()
+    thread.join()
+
+
 def test_a_loop_that_ends_behind_a_block_that_has_failed_is_kept(folder, left):
     """It goes on in a thread. The next run skips it, as those that had ended before."""
 
