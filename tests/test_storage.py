@@ -1584,6 +1584,23 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next_start(folder, run_
     assert seen.count(whole) and seen.count(gone) > 5
 
 
+def look_at_what_removing_has_left(lower):
+    """Return the position that a look finds, which registers nothing, and what it leaves; finish the work."""
+    with enable_counter("run") as counter:
+        seen = counter.position, sorted(os.listdir())
+    if counter.position:
+        look_at_removing(lower)
+    return seen
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_a_look(folder, run_child):
+    """Whatever the next start registers, nothing of it stays; and the look holds the lock, as any other start does."""
+    seen = in_turn(run_child, removing, look_at_what_removing_has_left, None)
+    whole, gone = (3, [".run.lock", "a", "model", "run"]), (0, [".run.lock"])
+    assert seen == [whole] * seen.count(whole) + [gone] * seen.count(gone)
+    assert seen.count(whole) and seen.count(gone) > 5
+
+
 def test_the_order_of_a_removal(folder, calls):
     """The record that says so is on the device before anything goes; then the rest, the progress file, the lock."""
     with enable_counter("run", each_save=True) as counter:
