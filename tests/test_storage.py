@@ -3331,6 +3331,34 @@ def test_a_path_that_another_thread_is_letting_go_of_is_waited_for(folder, left,
     assert left() == []
 
 
+def test_a_counter_that_another_thread_makes_for_the_same_path_waits_for_the_first(folder, monkeypatch):
+    """What a crash has left undone is done by one of them at a time."""
+    stopped(4)
+    real_open, real_look, reading, looks, made = os.open, os.lstat, threading.Event(), [], []
+
+    def opening(path, *more):
+        if path.endswith("run") and not reading.is_set():
+            reading.set()
+            time.sleep(0.1)  # the other one may come in between
+        return real_open(path, *more)
+
+    def looking(path):
+        if shown(path).startswith(".a."):
+            looks.append(threading.current_thread().name)
+        return real_look(path)
+
+    put(monkeypatch.setattr, "open", opening)
+    put(monkeypatch.setattr, "lstat", looking)
+    first = threading.Thread(target=lambda: made.append(enable_counter("run")), name="1, the first")
+    second = threading.Thread(target=lambda: made.append(enable_counter("run")), name="2, the second")
+    first.start()
+    assert reading.wait(10)
+    second.start()
+    first.join()
+    second.join()
+    assert looks == sorted(looks) and len(set(looks)) == 2
+
+
 def test_a_path_that_was_released_just_as_it_was_taken_over_is_locked(folder, left, monkeypatch):
     """The older user ends in another thread, after it was seen to have the lock."""
     older = enable_counter("run")
