@@ -5,6 +5,7 @@ All of it is seen from outside: in the files, and in the calls of `os` that make
 
 import _thread
 import contextlib
+import ctypes
 import errno
 import fcntl
 import gc
@@ -1232,21 +1233,52 @@ def test_a_change_inside_a_saved_folder_is_noticed_by_the_next_save(folder):
     assert Path("model/x").read_text() == "2"
 
 
-def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder):
-    """As a copy of read-only data is: it could neither be moved nor deleted."""
+def unprivileged(tell, job):
+    """Run a job in a child as any user would: root, without its capabilities, may not do everything either."""
+    assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+    job()
+
+
+def write_read_only(path):
+    """Save a folder that can be neither moved nor deleted, nor can what is in it."""
+    os.makedirs(os.path.join(path, "deep"))
+    Path(path, "deep", "x").touch(0o444)
+    os.chmod(os.path.join(path, "deep"), 0o555)
+    os.chmod(path, 0o555)
+
+
+def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder, run_child):
+    """As a copy of read-only data is: it could neither be moved nor deleted. All else of its mode stays."""
+
+    def job():
+        counter = enable_counter("run", each_save=True)
+        counter.save_load_funcs([write_read_only], [os.listdir], ["model"])
+        for i in counter(range(3)):
+            if i:
+                assert os.listdir("model/deep") == ["x"]
+                assert [os.stat(name).st_mode & 0o777 for name in ("model", "model/deep")] == [0o755] * 2
+
+    child = run_child(unprivileged, job)
+    assert (child.error, child.status) == (None, 0)
+    assert os.listdir() == []
+
+
+def test_a_folder_that_was_written_read_only_by_a_save_that_fails_does_not_stay(folder, run_child):
+    """It never came to be ours to mend."""
 
     def save(path):
-        os.makedirs(os.path.join(path, "deep"))
-        Path(path, "deep", "x").touch(0o444)
-        os.chmod(os.path.join(path, "deep"), 0o555)
-        os.chmod(path, 0o555)
+        write_read_only(path)
+        raise Stop
 
-    counter = enable_counter("run", each_save=True)
-    counter.save_load_funcs([save], [os.listdir], ["model"])
-    for i in counter(range(3)):
-        if i:
-            assert os.listdir("model/deep") == ["x"]
-    assert os.listdir() == []
+    def job():
+        counter = enable_counter("run", each_save=True)
+        counter.save_load_funcs([save], [print], ["model"])
+        with pytest.raises(RestartError, match="model"):
+            list(counter(range(3)))
+
+    child = run_child(unprivileged, job)
+    assert (child.error, child.status) == (None, 0)
+    assert hidden() == []
 
 
 # What is of the moment.
