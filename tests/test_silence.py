@@ -1396,11 +1396,54 @@ def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(j
     assert ["another first item" in text for text in job.run(-1).said] == [True]
 
 
-@pytest.mark.parametrize("source", ["iter(queue.pop, '')", "map(list.pop, [queue] * 4)"])
+def test_an_input_that_is_saved_with_the_loop_around_may_be_changed_in_place(job):
+    """The inner loop is given what the outer one has loaded: it is no other input."""
+    job.write(
+        """
+        with enable_counter("job.progress") as outer:
+            rows = outer.save_load_object([{"n": n, "seen": 0} for n in range(4)], "rows.pickle")
+            for epoch in outer(range(2)):
+                with enable_counter("inner.progress") as counter:
+                    for row in counter(rows):
+                        if row["n"] == STOP:
+                            raise Stop
+                        row["seen"] += 1
+            print([row["seen"] for row in rows])
+        """
+    )
+    assert job.run(2).error.startswith("Stop")
+    again = job.run(-1, warn="error")
+    assert (again.error, again.out, job.left) == ("", ["[2, 2, 2, 2]"], [])
+
+
+def test_another_first_item_before_others_that_are_registered_is_warned_of(job):
+    """A list of its own is not what is registered, whatever else is in it."""
+    job.write(
+        """
+        with enable_counter("job.progress", each_save=True) as counter:
+            rows = counter.save_load_object([{"n": n} for n in range(4)], "rows.pickle")
+            for row in counter([{"head": STOP}, *rows]):
+                if row.get("n") == STOP:
+                    raise Stop
+        """
+    )
+    assert job.run(1).said == []
+    assert ["another first item" in text for text in job.run(-1).said] == [True]
+
+
+@pytest.mark.parametrize("source", ["iter(queue.pop, '')", "map(list.pop, [queue] * 4)", "Draining(queue)"])
 def test_a_queue_that_an_iterator_empties_is_another_input(job, source):
     """It calls what takes from it, and skipping would take from it once more."""
     job.write(
         f"""
+        class Draining:
+            def __init__(self, queue):
+                self.queue = queue
+
+            def __iter__(self):
+                while self.queue[-1]:
+                    yield self.queue.pop()
+
         with enable_counter("job.progress", each_save=True) as counter:
             queue = counter.save_load_object(["", *"edcba"], "queue.pickle")
             for item in counter({source}):
@@ -1493,7 +1536,7 @@ def test_an_item_that_prints_slowly_does_not_keep_the_program_from_ending(job):
         """
         class Secret:
             def __repr__(self):
-                time.sleep(50)
+                time.sleep(600)
 
         for item in simple_counter("job.progress", ["pass" + "word", Secret(), 3]):
             if STOP == 1 and item == 3:
@@ -1505,7 +1548,7 @@ def test_an_item_that_prints_slowly_does_not_keep_the_program_from_ending(job):
     )
     assert job.run(1).status == 1
     assert b"password" not in (job.folder / "job.progress").read_bytes()
-    run = job.run(warn="error")  # `LIMIT` is close to what the repr takes: it would be killed
+    run = job.run(warn="error")  # the repr takes longer than `LIMIT`: it would be killed
     assert (run.out, run.err, run.status) == (["done"], "", 0)
 
 
