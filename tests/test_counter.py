@@ -807,6 +807,45 @@ def test_remove_files_inside_the_loop_forgets_until_the_next_boundary(folder, le
     assert left() == []
 
 
+def test_remove_files_behind_the_loop_keeps_the_lock_until_the_block_ends(folder, left):
+    """The work is not done before; nobody else may begin it meanwhile."""
+    with enable_counter("run", each_save=True) as counter:
+        list(counter(range(3)))
+        counter.remove_files()
+        assert left() == [".run.lock"]
+    assert left() == []
+
+
+def test_remove_files_behind_what_was_registered_and_never_saved_is_in_no_loops_way(folder, left):
+    """Nothing was loaded that would still be as it was."""
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "seen")
+        counter.remove_files()
+        seen += counter(range(3))
+    assert (seen, left()) == ([0, 1, 2], [])
+
+
+def test_remove_files_behind_a_block_whose_loop_never_began_forgets_the_position(folder, left):
+    """There is none any more."""
+    interrupted(with_counter, [], 4)
+    with enable_counter("run") as counter:
+        pass
+    assert counter.position == 4
+    counter.remove_files()
+    assert (counter.position, left()) == (0, [])
+
+
+def test_remove_files_inside_the_loop_does_not_forget_the_input(folder, moment):
+    """What is saved from then on is of the same one."""
+    counter, firsts = enable_counter("run", each_save=True), []
+    for i in counter(range(4)):
+        if i == 2:
+            counter.remove_files()
+        elif i:
+            firsts.append(moment()["first"])
+    assert firsts[0] is not None and firsts[0] == firsts[1]
+
+
 # The log.
 
 

@@ -186,6 +186,15 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
     assert left() == []
 
 
+def test_a_first_loop_whose_files_cannot_be_removed_is_all_that_is_left(folder, left, monkeypatch):
+    """The error speaks of no loops before it: there are none."""
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match="first: could not be removed") as error:
+        patch.setattr(os, "unlink", keeping("first"))
+        finished(two_loops, nothing)
+    assert getattr(error.value, "__notes__", []) == []
+    assert left() == ["first"]
+
+
 def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
     """That one names what is to be deleted; without it the rest would be left, and look like somebody else's."""
     advice = f"could not be removed: .*; all that is left to do is to delete run and {folder / 'kept'}$"
@@ -2480,6 +2489,21 @@ def test_what_an_inner_counter_forgets_before_its_loop_is_not_saved_again(folder
                         raise Stop
 
 
+def test_an_inner_counter_that_forgets_before_its_loop_leaves_the_path_to_another_one(folder, left):
+    """A counter may be made for nothing else than that."""
+    seen = []
+    for stop in (2, None):
+        with contextlib.suppress(Stop):
+            for _ in simple_counter("outer", range(1)):
+                if stop is None:
+                    enable_counter("inner", each_save=True).remove_files()
+                for j in simple_counter("inner", range(4)):
+                    if j == stop:
+                        raise Stop
+                    seen.append(j)
+    assert (seen, left()) == ([0, 1, 0, 1, 2, 3], [])
+
+
 def test_a_running_inner_loop_that_forgets_goes_on(folder, left):
     """It is saved again at its next boundary."""
     seen = []
@@ -2499,6 +2523,41 @@ def test_a_running_inner_loop_that_forgets_before_anything_is_saved_saves_nothin
                 for _ in inner(range(2)):
                     inner.remove_files()
                     assert "outer" not in left()
+    assert left() == []
+
+
+def test_a_block_in_an_item_saves_nothing_of_loops_that_save_where_they_fail(folder, left):
+    """Its end is no failure."""
+    with enable_counter("outer") as outer:
+        for _ in outer(range(2)):
+            with multi_count():
+                with enable_counter("inner") as inner:
+                    list(inner(range(2)))
+            assert left() == [".outer.lock"]
+    assert left() == []
+
+
+def test_a_save_function_that_saves_a_loop_which_has_not_begun_has_it_saved_right_behind(folder, left):
+    """With all that is registered with it: the next run would find the moment without what belongs to it."""
+    waiting = []
+
+    def save(path):
+        Path(path).touch()
+        if waiting:
+            waiting.pop().save()
+
+    for first in ["first"], []:
+        with contextlib.suppress(Stop), enable_counter("outer") as outer:
+            outer.save_load_funcs([save], [lambda path: None], ["file"])
+            for _ in outer(range(1)):
+                inner = enable_counter("inner", each_save=True)
+                part = inner.save_load_object(first, "part")
+                assert part == ["first"]
+                if first:
+                    waiting.append(inner)
+                    outer.save()
+                    raise Stop
+                list(inner(range(2)))
     assert left() == []
 
 
