@@ -598,6 +598,22 @@ def test_what_waits_behind_a_handler_that_raises_counts_too(folder, run_child):
     assert run_child(job).told == ["second", "behind"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_handler_that_has_waited_for_a_save_is_given_a_frame_as_ever(folder, number):
+    """It may walk the stack from there, as `faulthandler` and debuggers do."""
+    frames = []
+    former = signal.signal(number, lambda number, frame: frames.append(frame))
+    try:
+        with enable_counter("run") as counter:
+            value = Saved(lambda: me(number))
+            _kept = counter.save_load_object(value, "seen")
+            value.armed = True
+            counter.save()
+    finally:
+        signal.signal(number, former)
+    assert frames and None not in frames
+
+
 def test_a_handler_that_saves_during_a_save_gets_one_right_after(folder, run_child, moment):
     """A scheduler's warning, answered by `counter.save()`: neither lost, nor an error, nor one inside the other."""
 
@@ -836,6 +852,25 @@ def test_a_stop_while_a_generator_is_closed_comes_a_moment_later(folder, run_chi
 
     assert run_child(job).status == status_of(number)
     assert resumed()[1] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_what_a_generator_does_as_it_is_closed_is_not_broken_off_by_a_stop(folder, run_child, number):
+    """It comes a moment later for that, too."""
+
+    def source(tell):
+        with Closing(lambda: (me(number), tell("closed"))):
+            yield from range(10)
+
+    def job(tell):
+        with enable_counter("run") as counter:
+            for i in counter(source(tell)):
+                if i == 4:
+                    break
+            wait()
+
+    child = run_child(job)
+    assert (child.told, child.status) == (["closed"], status_of(number))
 
 
 @pytest.mark.parametrize("number", STOPS)
