@@ -749,6 +749,15 @@ def test_save_before_everything_is_registered_is_an_error(folder):
     assert loaded("seen") == [0, 1]
 
 
+def test_save_behind_a_block_whose_loop_never_began_is_an_error(folder, left):
+    """Nobody holds the lock any more, and nobody would remove what it saves."""
+    with enable_counter("run") as counter:
+        pass
+    with pytest.raises(RestartError, match="run: its work is done; make another counter"):
+        counter.save()
+    assert left() == []
+
+
 def test_remove_files_forgets(folder, left):
     """The progress and all that was saved with it; the loop starts afresh."""
 

@@ -164,6 +164,78 @@ def keeping(name):
     return unlink
 
 
+def test_a_time_limit_while_a_block_removes_its_files_waits_for_all_of_them(folder, left, monkeypatch):
+    """Or what is done would stay, and the next run would find it."""
+
+    def limit(number, frame):
+        raise Stop
+
+    def unlink(path, real=os.unlink):
+        if os.path.basename(path) == "second":
+            signal.raise_signal(signal.SIGALRM)
+        real(path)
+
+    former = signal.signal(signal.SIGALRM, limit)
+    try:
+        monkeypatch.setattr(os, "unlink", unlink)
+        stopped(two_loops, nothing)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert left() == []
+
+
+def test_a_loop_of_a_block_that_a_newer_counter_has_taken_over_is_left_to_that_one(folder, left):
+    """It was running, and would have ended with the block."""
+    with multi_count():
+        loop = simple_counter("run", range(5))
+        assert [next(loop), next(loop)] == [0, 1]
+        newer = enable_counter("run")
+    assert (newer.position, left()) == (1, [".run.lock", "run"])
+
+
+def test_a_task_that_has_outlived_a_block_opens_one_of_its_own(folder, left):
+    """It was started inside of the first one, which is over."""
+
+    async def work(is_over):
+        await is_over.wait()
+        with multi_count() as block:
+            assert config.parent is block
+            return list(simple_counter("run", range(3)))
+
+    async def main():
+        is_over = asyncio.Event()
+        with multi_count():
+            task = asyncio.create_task(work(is_over))
+            await asyncio.sleep(0)
+        is_over.set()
+        return await task
+
+    assert asyncio.run(main()) == [0, 1, 2]
+    assert left() == []
+
+
+def test_a_block_that_another_thread_enters_once_more_is_its_own(folder):
+    """Where it was entered before, another one may be opened meanwhile."""
+    block, inside, is_over = multi_count(), threading.Event(), threading.Event()
+
+    def work():
+        with block:
+            inside.set()
+            is_over.wait(10)
+
+    with block:
+        pass
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(10)
+    try:
+        with multi_count() as other:
+            assert config.parent is other
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
     """Or an earlier one would not look done where a later one does; the next run finds both done, and removes them."""
 
@@ -2523,6 +2595,30 @@ def test_a_running_inner_loop_that_forgets_before_anything_is_saved_saves_nothin
                 for _ in inner(range(2)):
                     inner.remove_files()
                     assert "outer" not in left()
+    assert left() == []
+
+
+def test_a_failure_behind_an_inner_loop_does_not_run_it_again(folder, left):
+    """In its `with`, as behind a loop by itself, with nothing registered: what follows the loop is still to be done."""
+    seen = []
+    for stop in (1, None):
+        with contextlib.suppress(Stop), enable_counter("outer") as outer:
+            for i in outer(range(2)):
+                with enable_counter("inner") as inner:
+                    seen += [(i, j) for j in inner(range(2))]
+                    if i == stop:
+                        raise Stop
+    assert (seen, left()) == ([(0, 0), (0, 1), (1, 0), (1, 1)], [])
+
+
+def test_an_inner_counter_saves_nothing_once_the_work_around_it_is_done(folder, left):
+    """It would bring back what has just been removed."""
+    with enable_counter("outer") as outer:
+        for _ in outer(range(3)):
+            inner = enable_counter("inner", each_save=True)
+            break
+    with pytest.raises(RestartError, match="inner: its work is done; make another counter"):
+        inner.save()
     assert left() == []
 
 
