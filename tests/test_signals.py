@@ -929,6 +929,23 @@ def test_a_signal_while_a_loop_lets_go_comes_a_moment_later(folder, run_child, n
     assert os.listdir() == []
 
 
+def test_the_second_of_two_signals_while_a_counter_that_is_thrown_away_lets_go_is_not_dropped_either(folder, run_child):
+    """Both come a moment later."""
+
+    def job(tell):
+        numbers, unlink = [signal.SIGALRM, signal.SIGUSR1], os.unlink
+        for number in numbers:
+            signal.signal(number, raise_limit)
+        sys.unraisablehook = lambda dropped: tell(str(dropped.exc_value))
+        counter = enable_counter("run")
+        os.unlink = lambda path, **options: ([me(number) for number in numbers], unlink(path, **options))
+        del counter
+        wait()
+
+    child = run_child(job)
+    assert (child.told, os.listdir()) == ([], [])
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_a_stop_while_an_inner_loop_is_left_comes_a_moment_later(folder, run_child, number):
     """In the block that is around it."""

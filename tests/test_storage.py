@@ -2583,6 +2583,21 @@ def test_a_second_process_is_refused_with_the_process_id_and_host_of_the_first(f
     assert list(simple_counter("run", range(9))) == list(range(3, 9))
 
 
+def test_a_holder_whose_name_has_brackets_in_it_is_an_error_like_any_other(folder, start):
+    """What the kernel says of a process has its name in brackets."""
+
+    def hold(tell):
+        Path("/proc/self/comm").write_text("a) b c d e f g")
+        counter = enable_counter("run")
+        tell(counter.position)
+        time.sleep(60)
+
+    child = start(hold)
+    child.hear()
+    with pytest.raises(InUseError, match=f"run: in use by process {child.pid} on "):
+        enable_counter("run")
+
+
 def test_a_holder_that_is_dying_is_waited_for(folder, start):
     """A killed process holds its locks until its memory is freed."""
     first = start(holding, 300 << 20)
@@ -2881,6 +2896,25 @@ def test_a_thread_that_is_taken_over_writes_nothing_more(folder, position):
     for file in others:
         os.close(file)
     assert new.position == 3
+
+
+def test_a_loop_that_was_taken_over_and_goes_on_in_another_thread_is_an_error_there(folder):
+    """It waits for nobody: what has taken over is done with it."""
+    loop, failures = simple_counter("run", range(9)), []
+    next(loop)
+    newer = enable_counter("run")
+
+    def work():
+        try:
+            next(loop)
+        except RestartError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert failures == ["run: a newer counter for the same path has taken over; use that one"]
+    assert newer.position == 0
 
 
 def test_a_loop_that_runs_in_another_live_thread_is_not_taken_over(folder, position):
