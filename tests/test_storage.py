@@ -966,16 +966,35 @@ def test_where_nobody_tells_what_is_mounted_a_file_is_replaced_in_one_step(folde
 
 
 @pytest.fixture
-def fuse(folder, tmp_path_factory, monkeypatch):
-    """Let the folder of the test look like a mount of rclone."""
+def mounted(folder, tmp_path_factory, monkeypatch):
+    """Let something else be mounted where the folder of the test is, and on a device whose number begins alike."""
     real, device, said = os.open, os.stat(folder).st_dev, tmp_path_factory.mktemp("proc") / "mountinfo"
-    where = f"{os.major(device)}:{os.minor(device)} / {folder}"
-    said.write_text(f"22 27 0:21 / /proc rw - proc proc rw\n30 27 {where} rw,relatime - fuse.rclone drive: rw\n")
-    is_fuse = sys.modules["py_restart._files"].is_fuse  # it asks once
+    number, is_fuse = f"{os.major(device)}:{os.minor(device)}", sys.modules["py_restart._files"].is_fuse  # it asks once
+
+    def mounted(here, there):
+        said.write_text(
+            "22 27 0:21 / /proc rw - proc proc rw\n"
+            f"30 27 {number} / {folder} rw,relatime - {here} drive: rw\n"
+            f"31 27 {number}7 / /mnt rw,relatime - {there} drive: rw\n"
+        )
+
     put(monkeypatch.setattr, "open", lambda path, *more: real(said if path == "/proc/self/mountinfo" else path, *more))
     is_fuse.cache_clear()
-    yield
+    yield mounted
     is_fuse.cache_clear()
+
+
+@pytest.fixture
+def fuse(mounted):
+    """Let the folder of the test look like a mount of rclone."""
+    mounted("fuse.rclone", "ext4")
+
+
+def test_beside_a_mount_of_fuse_a_file_is_replaced_in_one_step(mounted, calls):
+    """What is mounted elsewhere does not matter."""
+    mounted("ext4", "fuse.rclone")
+    counted(None, length=2, each_save=True)
+    assert calls.index(("replace", ".a.MARK-b")) < calls.index(("unlink", "a"))
 
 
 def test_on_fuse_a_file_is_deleted_before_another_one_takes_its_place(fuse, calls):
@@ -1174,6 +1193,7 @@ CHANGES = [
     lambda: os.mkdir("model/new"),
     lambda: Path("model/x").write_text("2"),
     lambda: (os.unlink("model/link"), os.symlink("y", "model/link")),
+    lambda: (os.unlink("model/link"), Path("model/link").write_text("x")),
     lambda: (os.rmdir("model/deep"), Path("model/deep").touch()),
     lambda: shutil.rmtree("model"),
 ]
@@ -1208,6 +1228,57 @@ def test_the_digest_of_a_folder_covers_names_kinds_and_contents(folder, change):
     change()
     with pytest.raises(RestartError, match="model: .*(changed|missing)"):
         enable_counter("run").save_load_funcs([model], [os.listdir], ["model"])
+
+
+def test_the_digest_of_a_folder_does_not_depend_on_the_order_in_which_it_is_listed(folder, monkeypatch):
+    """A copy on another file system has another one."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs([model], [os.listdir], ["model"])
+        for _ in counter(range(3)):
+            raise Stop
+    real, loaded = os.listdir, []
+    for is_reversed in (False, True):
+        monkeypatch.setattr(os, "listdir", lambda path, by=is_reversed: sorted(real(path), reverse=by))
+        enable_counter("run").save_load_funcs([model], [loaded.append], ["model"])
+    assert loaded == [str(folder / "model")] * 2
+
+
+def test_names_in_a_folder_need_not_be_text(folder, left):
+    """On Linux they are bytes, and so is where a link leads."""
+
+    def save(path):
+        os.mkdir(path)
+        Path(path, os.fsdecode(b"\xff")).touch()
+        os.symlink(b"\xfe", os.fsencode(path) + b"/link")
+
+    for start in (0, 1):
+        with contextlib.suppress(Stop), enable_counter("run") as counter:
+            assert counter.position == start
+            counter.save_load_funcs([save], [os.listdir], ["model"])
+            for i in counter(range(3)):
+                if i == 1 and not start:
+                    raise Stop
+    assert left() == []
+
+
+def test_the_size_of_a_folder_is_that_of_what_is_in_it(folder, moment):
+    """A person who reads the record knows how much belongs to the save."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs([folder_of("12345")], [text_in], ["model"])
+        for _ in counter(range(3)):
+            raise Stop
+    assert moment()["files"]["model"]["size"] == 5
+
+
+def test_a_folder_that_is_only_looked_at_keeps_its_mode(folder):
+    """It may be of somebody else, who has written it read-only."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        counter.save_load_funcs([os.mkdir], [os.listdir], ["model"])
+        for _ in counter(range(3)):
+            raise Stop
+    os.chmod("model", 0o555)
+    enable_counter("run").save_load_funcs([os.mkdir], [os.listdir], ["model"])
+    assert os.stat("model").st_mode & 0o777 == 0o555
 
 
 def test_an_empty_file_does_not_pass_for_an_empty_folder(folder):
