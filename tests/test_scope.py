@@ -164,26 +164,6 @@ def keeping(name):
     return unlink
 
 
-def test_a_time_limit_while_a_block_removes_its_files_waits_for_all_of_them(folder, left, monkeypatch):
-    """Or what is done would stay, and the next run would find it."""
-
-    def limit(number, frame):
-        raise Stop
-
-    def unlink(path, real=os.unlink):
-        if os.path.basename(path) == "second":
-            signal.raise_signal(signal.SIGALRM)
-        real(path)
-
-    former = signal.signal(signal.SIGALRM, limit)
-    try:
-        monkeypatch.setattr(os, "unlink", unlink)
-        stopped(two_loops, nothing)
-    finally:
-        signal.signal(signal.SIGALRM, former)
-    assert left() == []
-
-
 def test_a_loop_of_a_block_that_a_newer_counter_has_taken_over_is_left_to_that_one(folder, left):
     """It was running, and would have ended with the block."""
     with multi_count():
@@ -731,6 +711,33 @@ def test_an_outer_loop_without_the_inner_one_of_the_save_goes_on_and_leaves_noth
     said = "inner: saved at position 2 in an item of outer, which has ended without it; register what decides whether"
     with enable_counter("outer") as counter, pytest.warns(UserWarning, match=said):
         assert list(counter(range(3))) == [1, 2]
+    assert left() == []
+
+
+def test_an_outer_loop_without_an_inner_one_that_was_at_its_end_goes_on_without_a_word(folder, left, run_child, die):
+    """It was done; there is nothing of it to be lost."""
+
+    def job(tell):
+        for _ in simple_counter("outer", range(2)):
+            list(simple_counter("inner", range(2)))
+            die()
+
+    run_child(job)
+    assert list(simple_counter("outer", range(2))) == [0, 1]
+    assert left() == []
+
+
+def test_an_outer_loop_without_an_inner_one_that_had_ended_says_that_its_object_goes(folder, left):
+    """The results of a loop that was done."""
+    with pytest.raises(Stop), enable_counter("outer", each_save=True) as outer:
+        for _ in outer(range(2)):
+            inner = enable_counter("inner", each_save=True)
+            kept = inner.save_load_object([], "kept")
+            kept += inner(range(2))
+            raise Stop
+    assert left() == ["kept", "outer"]
+    with enable_counter("outer") as outer, pytest.warns(UserWarning, match="inner: saved at position 2 .*kept will go"):
+        assert list(outer(range(2))) == [0, 1]
     assert left() == []
 
 

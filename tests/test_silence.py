@@ -497,6 +497,27 @@ def test_an_object_that_is_registered_in_one_item_after_the_other_is_warned_of_o
     assert "register it with epochs.progress" in text
 
 
+def test_an_object_of_one_item_is_not_the_one_of_another_path_or_of_a_function(job):
+    """What the item before has registered is carried on; what this one registers is something else."""
+    job.write(
+        """
+        model = {"n": 0}
+        with enable_counter("epochs.progress") as epochs:
+            for epoch in epochs(range(2)):
+                with enable_counter("batches.progress", each_save=True) as batches:
+                    if epoch == 0:
+                        batches.save_load_object(model, "model.pickle")
+                    else:
+                        batches.save_load_object(None, "best.pickle")
+                        batches.save_load_funcs([lambda path: open(path, "w").close()], [print], ["text.txt"])
+                    for batch in batches(range(2)):
+                        pass
+        """
+    )
+    run = job.run()
+    assert (run.status, run.said, job.left) == (0, [], [])
+
+
 @pytest.mark.parametrize("registered", ['{"n": epoch}', "[]", "number", "(1, number)", "__name__", "range(9)", "True"])
 def test_an_object_that_is_new_in_each_item_or_cannot_change_is_not(job, registered):
     """It is saved with its item, and goes with it; a constant is as it was."""
