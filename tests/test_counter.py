@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -855,6 +856,16 @@ def test_remove_files_inside_the_loop_does_not_forget_the_input(folder, moment):
     assert firsts[0] is not None and firsts[0] == firsts[1]
 
 
+def test_a_loop_that_was_begun_by_next_is_left_with_its_for(folder, left):
+    """A variable still holds the loop; what the `for` drives is kept nowhere else."""
+    loop = simple_counter("run", range(6))
+    assert next(loop) == 0
+    for i in loop:
+        if i == 3:
+            break
+    assert (loop.position, left()) == (3, ["run"])
+
+
 # The log.
 
 
@@ -934,6 +945,14 @@ assert ("logging" in sys.modules) is {configured}
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_log_that_another_thread_is_only_just_importing_is_not_written_to(folder, left, monkeypatch):
+    """It is there by name, and can nothing yet."""
+    monkeypatch.setitem(sys.modules, "logging", types.ModuleType("logging"))
+    monkeypatch.setattr("py_restart._errors._logger", None)
+    assert list(simple_counter("run", range(3))) == [0, 1, 2]
+    assert left() == []
 
 
 # One user at a time: processes, threads, notebooks.

@@ -608,3 +608,14 @@ def test_a_warning_of_the_programs_own_keeps_its_traceback(folder):
     with pytest.raises(UserWarning, match="mine") as raised:
         list(simple_counter("run", source()))
     assert "source" in [entry.name for entry in raised.traceback]
+
+
+@pytest.mark.parametrize("name", [{}, {"__name__": "py_restart_jobs"}], ids=["no name", "a name like ours"])
+def test_the_frames_of_a_program_stay_in_the_traceback_whatever_its_name(folder, name):
+    """Code that is run by `exec` may have none, and a module of the user one that begins as ours does."""
+    program = compile("def work(counter):\n    for i in counter(range(3)):\n        1 / 0\n", "job.py", "exec")
+    exec(program, name)
+    with pytest.raises(ZeroDivisionError) as error, enable_counter("run") as counter:
+        name["work"](counter)
+    assert [frame.name for frame in traceback.extract_tb(error.value.__traceback__)][-1] == "work"
+    assert enable_counter("run").position == 0 and os.path.exists("run")

@@ -2437,6 +2437,26 @@ def test_a_save_that_cannot_be_flushed_is_taken_back(folder, monkeypatch, positi
                 assert position() == i
 
 
+def test_a_save_that_cannot_be_flushed_when_it_is_taken_back_either_leaves_nothing_half_made(
+    folder, monkeypatch, position
+):
+    """What was staged for it goes, and the save before counts."""
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "a")
+        for i in counter(range(3)):
+            if i == 1:
+                counter.save()
+            if i == 2:
+                with (
+                    monkeypatch.context() as patch,
+                    pytest.raises(RestartError, match="run: could not be saved: Input"),
+                ):
+                    patch.setattr(os, "fsync", refusing(errno.EIO, "run", os.fsync))
+                    counter.save()
+                assert (hidden(), position(), loaded("a")) == ([], 1, [0])
+            seen.append(i)
+
+
 def test_a_save_that_is_taken_back_is_gone_from_the_device_before_what_it_names(folder, calls, monkeypatch):
     """Else a power failure soon after might leave a record whose object has been deleted."""
     with enable_counter("run") as counter:
