@@ -1318,6 +1318,25 @@ def write_read_only(path):
     os.chmod(path, 0o555)
 
 
+@pytest.mark.parametrize(
+    "mode", [0o555, 0o333, 0o666], ids=["not to be written", "not to be read", "not to be entered"]
+)
+def test_a_folder_that_is_not_to_be_used_is_an_error_that_names_it(folder, run_child, mode):
+    """Whatever is not allowed: for a progress file at the start, for an object as it is registered."""
+    os.mkdir("closed", mode)
+    os.chmod("closed", mode)
+
+    def job():
+        counter = enable_counter("run")
+        for use in (lambda: enable_counter("closed/run"), lambda: counter.save_load_object([], "closed/a")):
+            with pytest.raises(RestartError, match="the folder .*closed cannot be read and written to; give a path in"):
+                use()
+
+    child = run_child(unprivileged, job)
+    os.chmod("closed", 0o755)
+    assert (child.error, child.status) == (None, 0)
+
+
 def test_a_folder_that_was_written_read_only_can_be_saved_again_and_removed(folder, run_child):
     """As a copy of read-only data is: it could neither be moved nor deleted. All else of its mode stays."""
 
