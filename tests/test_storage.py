@@ -1173,6 +1173,24 @@ def test_saving_does_not_touch_what_somebody_has_changed_meanwhile(folder):
     assert hidden() == []
 
 
+@pytest.mark.parametrize("way", ["another file", "another size", "another time"])
+def test_what_tells_that_somebody_has_changed_a_file_is_looked_at_before_each_save(folder, way):
+    """Each of them by itself: all else looks as it did."""
+    with pytest.raises(RestartError, match="a: changed or damaged since it was saved"):
+        with enable_counter("run", each_save=True) as counter:
+            kept = counter.save_load_object([], "a")
+            for i in counter(range(9)):
+                kept[:] = [i]
+                if i == 2:
+                    looks, data = os.stat("a"), pickle.dumps([7], pickle.HIGHEST_PROTOCOL)
+                    assert len(data) == looks.st_size
+                    name = "mine" if way == "another file" else "a"
+                    Path(name).write_bytes(data + b"?" if way == "another size" else data)
+                    os.utime(name, ns=(looks.st_atime_ns, looks.st_mtime_ns + (way == "another time")))
+                    os.replace(name, "a")
+    assert loaded("a") == [7]
+
+
 def test_a_file_that_was_rewritten_with_the_same_contents_is_ours(folder):
     """What counts is the digest, not the time."""
     counter = enable_counter("run", each_save=True)
