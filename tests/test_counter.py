@@ -835,6 +835,24 @@ def test_remove_files_behind_what_was_registered_and_never_saved_is_in_no_loops_
     assert (seen, left()) == ([0, 1, 2], [])
 
 
+def test_a_loop_behind_remove_files_does_not_begin_with_what_was_loaded(folder, left):
+    """It would count what it finds there for its own."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(6)):
+            if i == 4:
+                raise Stop
+            seen.append(i)
+    with enable_counter("run") as counter:
+        seen = counter.save_load_object([], "seen")
+        counter.remove_files()
+        with pytest.raises(
+            RestartError, match="seen was loaded before remove_files.., and still is as it was; run again"
+        ):
+            list(counter(range(6)))
+    assert (seen, left()) == ([0, 1, 2, 3], [])
+
+
 def test_remove_files_behind_a_block_whose_loop_never_began_forgets_the_position(folder, left):
     """There is none any more."""
     interrupted(with_counter, [], 4)

@@ -395,6 +395,23 @@ def test_a_time_limit_that_raises_an_oserror_is_no_failure_of_ours(folder, monke
     assert enable_counter("run").position == len(done)
 
 
+def test_a_time_limit_while_files_are_forgotten_waits(folder, left, monkeypatch):
+    """`remove_files` is whole, like a save."""
+    with contextlib.suppress(Limit), enable_counter("run") as counter:
+        _kept = counter.save_load_object([], "seen")
+        for _ in counter(range(3)):
+            raise Limit
+    real, former = os.unlink, signal.signal(signal.SIGALRM, raise_limit)
+    try:
+        counter = enable_counter("run")
+        with monkeypatch.context() as patch, pytest.raises(Limit):
+            patch.setattr(os, "unlink", lambda path, **more: (me(signal.SIGALRM), real(path, **more)))
+            counter.remove_files()
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert left() == [".run.lock"]
+
+
 def test_signals_that_come_again_and_again_during_a_save_take_effect_once(folder):
     """As those of a profiler do, a thousand times a second: the system keeps one of each that waits, too."""
     told = []

@@ -2383,6 +2383,23 @@ def test_a_progress_file_that_was_replaced_by_somebody_else_is_an_error(folder, 
     assert Path("run").read_bytes() == data
 
 
+def test_a_file_that_somebody_has_put_there_before_the_first_save_is_not_overwritten(folder):
+    """It was looked for at the start, and was not there."""
+    counter = enable_counter("run", each_save=True)
+    Path("run").write_text("mine")
+    with pytest.raises(RestartError, match="run: could not be saved|run: replaced by somebody else"):
+        list(counter(range(3)))
+    assert Path("run").read_text() == "mine"
+
+
+def test_what_a_failure_has_left_of_a_new_progress_file_is_in_no_later_saves_way(folder, left):
+    """Where it could not be deleted then, say."""
+    counter = enable_counter("run", each_save=True)
+    Path(f".run.{zlib.crc32(b'run'):08x}-new").touch()
+    assert list(counter(range(3))) == [0, 1, 2]
+    assert left() == []
+
+
 def test_whether_the_file_is_still_ours_is_seen_from_its_bytes(folder, clock, position):
     """A copy of it, such as an overlay or a cloud folder makes, is as good."""
     for i in simple_counter("run", range(9)):
@@ -3427,13 +3444,16 @@ def test_what_takes_the_place_of_a_file_and_is_none_keeps_its_own_mode(folder):
     """A folder with that of a file could not be entered, and a link would hand it to what it leads to."""
     written = iter((Path.touch, lambda path: path.symlink_to(folder / "foreign"), Path.touch, Path.mkdir))
     Path("foreign").touch(0o600)
+    os.umask(umask := os.umask(0))
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([lambda path: next(written)(path)], [print], [Path("a")])
     for i in counter(range(4)):
-        if i in (1, 3):
-            os.chmod("a", 0o644)
         if i == 2:
             assert os.path.islink("a")
+        if i == 3:
+            assert os.stat("a").st_mode & 0o777 == 0o666 & ~umask  # not that of the link
+        if i in (1, 3):
+            os.chmod("a", 0o644)
         assert os.stat("foreign").st_mode & 0o777 == 0o600
 
 
