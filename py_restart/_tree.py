@@ -143,9 +143,9 @@ class Place(Counted):
 
     def warn_of_carried(self, states: list[Any]) -> None:
         """Warn, once, of an object that is the one of the item before: the next item would start without it."""
-        carried, self._carried = self._carried, {}
-        for state in states if carried and not self.host.is_told else ():
-            if isinstance(state, Object) and state.value is carried.get(state.path, carried):
+        for state in states:
+            former = self._carried.pop(state.path, self._carried)  # what begins later may have the others
+            if isinstance(state, Object) and state.value is former and not self.host.is_told:
                 self.host.is_told = True
                 what = f"the same object in each item of {self.name}, but saved for one item alone"
                 way_out = f"give another object in each item, or, once this run is done, register it with {self.name}"

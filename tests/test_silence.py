@@ -497,6 +497,26 @@ def test_an_object_that_is_registered_in_one_item_after_the_other_is_warned_of_o
     assert "register it with epochs.progress" in text
 
 
+@pytest.mark.parametrize("registering", [0, 1])
+def test_an_object_is_known_again_in_any_loop_of_an_item(job, registering):
+    """Not in the first one alone."""
+    job.write(
+        f"""
+        model = {{"n": 0}}
+        with enable_counter("epochs.progress") as epochs:
+            for epoch in epochs(range(3)):
+                for number in range(2):
+                    with enable_counter(f"{{number}}.progress", each_save=True) as counter:
+                        if number == {registering}:
+                            counter.save_load_object(model, "model.pickle")
+                        for batch in counter(range(2)):
+                            pass
+        """
+    )
+    (text,) = job.run().said
+    assert "model.pickle: the same object in each item of epochs.progress" in text
+
+
 def test_an_object_of_one_item_is_not_the_one_of_another_path_or_of_a_function(job):
     """What the item before has registered is carried on; what this one registers is something else."""
     job.write(
