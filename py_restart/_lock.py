@@ -43,7 +43,8 @@ turn = threading.RLock()  # one thread at a time takes a lock, and begins with w
 class Lock:
     """The lock of a progress file, held from `take` to `unlock`, unless a newer one takes it over; see `Storage`.
 
-    While `is_busy()`, a loop runs in another live thread, it may not. `name` is the path that messages name.
+    While `is_busy()`, a loop runs in another live thread, it may not. Nor may an older one take it over again while it
+    `is_in_use()`. `name` is the path that messages name.
     """
 
     _held: _Held | None = None  # since it was taken
@@ -68,10 +69,10 @@ class Lock:
         with turn:
             now = locks.get(self._progress)
             if now is not None:
-                if not takes_over:
-                    raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
                 user, file, line = now
                 older: Any = user() or self  # the newer one, where the older is just being thrown away
+                if not takes_over and older.is_in_use():
+                    raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
                 # A save that runs is waited for, but not for ever: it may wait for this thread.
                 if older.is_busy() or not older.turn.acquire(timeout=START_SECONDS):
                     what = "in use by a loop that runs in another thread"
@@ -181,7 +182,7 @@ def _patience_with(process: int) -> float:
         fields = _files.read(f"/proc/{process}/stat").rpartition(b")")[2].split()
     except OSError:  # it has gone just now
         return START_SECONDS if os.path.exists("/proc/self/stat") else 0.0
-    is_dying = fields[0] in (b"Z", b"X") or int(fields[6]) & _EXITING or int(fields[28]) & _KILLED
+    is_dying = int(fields[6]) & _EXITING or int(fields[28]) & _KILLED
     return DYING_SECONDS if is_dying else 0.0
 
 

@@ -31,7 +31,7 @@ from ._errors import RestartError, failing
 from ._journal import Journal, Teller
 from ._progress import beside, files_of
 from ._scope import running
-from ._signals import held
+from ._signals import blocks, held
 from ._typing import Any, Moment, Stamp
 
 _TELLING = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns")  # of a file: no renaming changes what tells it
@@ -68,6 +68,10 @@ class Storage(_lock.Lock):
     def is_busy(self) -> bool:
         """Whether a loop is running with it in another live thread."""
         return any(loop.storage is self and loop.is_busy() for loop in list(running))
+
+    def is_in_use(self) -> bool:
+        """Whether this is more than a look: a loop is running with it, or a `with` is open."""
+        return any(loop.storage is self for loop in [*running, *blocks])
 
     def require_current(self) -> None:
         """Raise where a newer counter has taken over."""

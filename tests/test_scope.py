@@ -3009,16 +3009,30 @@ def test_a_loop_that_was_made_before_the_block_is_part_of_it(folder, left):
     assert left() == []
 
 
+@pytest.mark.parametrize("left_at", [2, None])
+def test_a_look_is_not_in_the_way_of_the_end_of_a_block(folder, left, left_at):
+    """A variable holds the counter that was made for it; what was done is over, and a loop of that one is refused."""
+    with multi_count():
+        for i in simple_counter("run", range(5)):
+            if i == left_at:
+                break
+        look = enable_counter("run", each_save=True)
+        assert look.position == (5 if left_at is None else left_at)
+        list(simple_counter("other", range(2)))
+    assert left() == []
+    with pytest.raises(RestartError, match="run: a newer counter for the same path has taken over; use that one"):
+        list(look(range(5)))
+
+
 def test_a_block_whose_finished_loop_a_newer_counter_has_taken_is_not_done_in_silence(folder):
     """In another thread, for the same path; what it finds is not removed under its hands."""
     held, over = threading.Event(), threading.Event()
 
     def other():
         with multi_count():  # of its own
-            counter = enable_counter("run", each_save=True)
-            held.set()
-            assert over.wait(10)
-            counter.remove_files()
+            with enable_counter("run", each_save=True):
+                held.set()
+                assert over.wait(10)
 
     thread = threading.Thread(target=other)
     with pytest.raises(RestartError, match="run: a newer counter for the same path is in use; use that one"):
