@@ -1954,7 +1954,9 @@ FAULTS = {
     "lists of unequal length": Fault(
         OPEN + 'counter.save_load_funcs([print], [], ["x"])', V, r"job\.progress.*\b1\b.*\b0\b"
     ),
-    "no function": Fault(OPEN + 'counter.save_load_funcs([print], [5], ["x"])', T, r"progress: 5 is not a function"),
+    "no function": Fault(
+        OPEN + 'counter.save_load_funcs([print], [5], ["x"])', T, r"job\.progress: 5 is not a function"
+    ),
     "not iterable": Fault('simple_counter("job.progress", 5)', T, r"job\.progress.*iterable"),
     "a call that is not iterable": Fault(OPEN + "counter(None)", T, r"job\.progress.*iterable"),
     "a missing folder": Fault('enable_counter("nowhere/job.progress")', R, r"nowhere.*folder"),
