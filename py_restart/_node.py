@@ -103,7 +103,7 @@ class Node(Place):
         """The source is exhausted. In a `with`, the block goes on."""
         if self.state == OVER:  # its `with` has ended before it
             return
-        self.whole()
+        self.whole()  # raises where loops take turns: then it has not ended
         self.go("end")
         self._save_end() if self in blocks else self._finish()
 
