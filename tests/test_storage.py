@@ -2277,6 +2277,21 @@ def test_what_cannot_be_flushed_is_passed_over(folder, monkeypatch, clock, numbe
         clock.now += 2
 
 
+def test_what_is_flushed_on_macos_leaves_the_cache_of_the_disk(folder, calls, monkeypatch):
+    """fsync(2) there: "the drive itself may not physically write the data"; F_FULLFSYNC of fcntl(2) lets it."""
+    full = []
+
+    def ask(file, command):
+        full.append(("fsync", shown(file)) if command == 51 else command)
+        raise OSError(errno.ENOTSUP, "Operation not supported")  # by a share, say: that is no failure
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", ask)
+    counted(None, each_save=True)
+    assert len(full) > 9
+    assert full == [call for call in calls if call[0] == "fsync"]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_folder_that_fails_to_be_flushed_is_an_error(folder, monkeypatch, number):
     """That is another thing than one that cannot be."""
