@@ -109,7 +109,7 @@ class Lock:
         behind is deleted by the one who gets the lock on it; so whoever has made one looks whether it is still there.
         """
         said = f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n"
-        self._line = said.encode("ascii", "replace")  # what the lock file says
+        self._line = os.fsencode(said)  # what the lock file says
         file, began = -1, time.monotonic()
         while True:
             seen: bytes | None = self._line
@@ -163,7 +163,7 @@ class Lock:
 
     def _wait_for_holder(self, said: bytes, seconds: float) -> None:
         """Wait a moment for a holder that is about to end, or has not said yet who it is; refuse all others."""
-        who = said.decode("ascii", "replace").partition(",")[0]
+        who = os.fsdecode(said).partition(",")[0]
         process, _, host = who.removeprefix("process ").partition(" on ")
         patience = START_SECONDS
         if process.isdigit() and said != self._line:  # else another one, who starts just now, is looking at it

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import pytest
 
-from py_restart import InUseError, RestartError, enable_counter, multi_count, simple_counter
+from py_restart import InUseError, RestartError, _files, enable_counter, multi_count, simple_counter
 
 OPERATIONS = ("open", "pwrite", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
 SIZES = (512, 1024, 2048, 4096)  # of a record, where it can be written in place
@@ -2879,11 +2879,12 @@ def test_a_lock_file_that_goes_before_it_is_opened_is_made_again(folder, monkeyp
     assert Path(".run.lock").read_text().startswith(f"process {os.getpid()} ") and is_locked(".run.lock")
 
 
-def locked_by(number):
+def locked_by(number, host=None):
     """Return a job that holds the lock and says that the process of this number does."""
 
     def job(tell):
-        Path(".run.lock").write_text(f"process {number} on {os.uname().nodename}, since 2026\n")
+        said = f"process {number} on {host or os.uname().nodename}, since 2026\n"
+        Path(".run.lock").write_text(said, encoding="utf-8")
         file = os.open(".run.lock", os.O_RDWR)
         fcntl.flock(file, fcntl.LOCK_EX)
         tell("locked")
@@ -2899,6 +2900,19 @@ def test_a_holder_that_has_gone_just_now_is_waited_for(folder, clock, start):
     with pytest.raises(InUseError, match="run: in use by process 4194305"):
         enable_counter("run")
     assert before + 1 < clock.now < before + 60
+
+
+def test_a_machine_whose_name_is_not_ascii_knows_its_own_processes(folder, clock, start, monkeypatch):
+    """What its lock file says is its name, and not what is left of that in ASCII."""
+    monkeypatch.setattr(_files, "HOST", "名前")
+    counter = enable_counter("run")
+    assert Path(".run.lock").read_text(encoding="utf-8").startswith(f"process {os.getpid()} on 名前, since ")
+    del counter
+    start(locked_by(2**22 + 1, "名前")).hear()
+    before = clock.now
+    with pytest.raises(InUseError, match="run: in use by process 4194305 on 名前;"):
+        enable_counter("run")
+    assert before + 1 < clock.now
 
 
 def test_where_the_kernel_does_not_say_who_is_dying_nobody_is_waited_for(folder, clock, start, monkeypatch):
