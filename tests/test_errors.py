@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import py_restart
-from py_restart import RestartError, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _files, enable_counter, multi_count, simple_counter
 
 PACKAGE = os.path.dirname(py_restart.__file__)
 
@@ -252,8 +252,8 @@ def test_a_progress_path_that_holds_something_else_is_an_error_and_stays_untouch
 @pytest.mark.parametrize("is_saved", [False, True], ids=["afresh", "resumed"])
 def test_a_bare_oserror_never_gets_out(folder, monkeypatch, is_saved):
     """Whichever call the system refuses, at the start, in the loop or at its end: our error, and nothing is locked."""
-    names = ["open", "read", "write", "pwrite", "fsync", "close", "replace", "rename", "unlink", "listdir", "scandir"]
-    places = [(os, name) for name in names] + [(builtins, "open")]
+    names = ["open", "read", "write", "fsync", "close", "replace", "rename", "unlink", "listdir", "scandir"]
+    places = [(os, name) for name in names] + [(builtins, "open"), (_files, "pwrite")]
     count = moment = refusals = 0
 
     def refusing(real):

@@ -3,7 +3,6 @@
 All of it is seen from outside: in the files, and in the calls of `os` that make them.
 """
 
-import _thread
 import contextlib
 import ctypes
 import errno
@@ -2212,8 +2211,6 @@ def test_a_large_object_is_saved_where_no_thread_can_be_started(folder, monkeypa
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        for module, name in ((_thread, "start_new_thread"), (_thread, "start_joinable_thread")):
-            patch.setattr(module, name, start, raising=False)
         patch.setattr(threading.Thread, "start", start)
         stopped(1, value=bytearray(5 << 20))
     assert enable_counter("run").save_load_object(b"", "a") == bytearray(5 << 20) + b"\0"
