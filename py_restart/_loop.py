@@ -33,6 +33,7 @@ class Counted:
     _drawn: Any = lambda self: self.start  # tells how many items were drawn, in earlier runs too
     driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
     driven_by: Any = None  # the `for`, once it has begun
+    _is_over: bool = False  # no item can be running any more
 
     def __init__(self, name: str, span: int) -> None:
         self.name: str = name
@@ -41,13 +42,23 @@ class Counted:
 
     @property
     def position(self) -> int:
-        return self._drawn() - self.is_in_item  # type: ignore[no-any-return]
+        drawn: int = self._drawn()
+        return drawn - (drawn > self.start and self.is_in_item)
 
     @property
     def is_in_item(self) -> bool:
-        """Whether an item is running: the source is not being asked for the next one."""
+        """Whether an item is running, once it has begun: the source is not being asked for the next one.
+
+        A handler that raises may keep `__exit__` from its first line: what was running then is not done either.
+        """
         driver = self.driver()
-        return driver is not None and driver.gi_suspended
+        return not (self._is_over or (driver is not None and driver.gi_running))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what the `for` drives is over. Where it has not left by then, such a handler has been in the way."""
+        driver = self.driver()
+        return driver is None or driver.gi_frame is None
 
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
@@ -85,6 +96,7 @@ class Counted:
                     if save is None or drawn < boundary:  # exhausted
                         break
                     save(drawn)
+            self._is_over = True  # exhausted
 
     def __enter__(self) -> None:
         self.driven_by = Driver(sys._getframe(2))
@@ -105,7 +117,7 @@ class Counted:
             finally:
                 position = max(self.start, self._drawn() - is_in_item)
                 self.measure()
-                self._drawn, self.source = lambda: position, ()  # lets go of the source
+                self._drawn, self.source, self._is_over = lambda: position, (), True  # lets go of the source
                 self.leave()
 
     def measure(self) -> int | None:
