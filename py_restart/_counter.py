@@ -239,8 +239,8 @@ def _checked_path(path: Any) -> str:
         raise TypeError(f"{path!r} is not a path; give a str or a pathlib.Path")
     if not name or "\0" in name:
         raise ValueError(f"{name!r} is no path; give the path of a file")
-    scheme, separator, _ = name.partition(":/")  # a `Path` has one slash left of two
-    if separator and len(scheme) > 1 and os.sep not in scheme and not os.path.isdir(f"{scheme}:"):
+    scheme, separator, _ = name.replace(os.sep, "/").partition(":/")  # a `Path` has one slash left of two
+    if separator and len(scheme) > 1 and "/" not in scheme and not os.path.isdir(f"{scheme}:"):
         raise ValueError(f"{name}: a URL; give the path of a file on a disk or a mount")
     return name
 

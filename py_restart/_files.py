@@ -22,7 +22,7 @@ except ImportError:  # Windows has neither, Pyodide not the second
 WINDOWS = sys.platform == "win32"
 # The name of this machine: `socket`, which knows it too, takes a third of the time that importing this library does.
 HOST: str = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-RETRY_SECONDS = 2.0  # how long another program that holds the file may delay its replacement (Windows)
+RETRY_SECONDS = 2.0  # how long another program that holds a file may be in the way (Windows)
 # Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
@@ -67,7 +67,7 @@ def make_room() -> None:
 
 def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False) -> None:
     """Make a new file of what `fill` hands to the function that it is called with; none where the disk is full."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
+    file = retried(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
 
     def write(data: bytes | memoryview) -> None:
         left = memoryview(data)
@@ -91,7 +91,7 @@ def read(path: str, size: int = sys.maxsize, is_flushed: bool = False) -> bytes:
 
 
 def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
-    file = os.open(path, _TO_FLUSH if is_flushed else _TO_READ)
+    file = retried(os.open, path, _TO_FLUSH if is_flushed else _TO_READ)
     try:
         if start:
             os.lseek(file, start, os.SEEK_SET)
@@ -108,22 +108,28 @@ def attempt(function: Callable[..., object], *arguments: object) -> None:
     """Call it where a failure does not matter, or comes too late."""
     try:
         function(*arguments)
-    except OSError:
+    except (OSError, ValueError):  # the second is what `resource` makes of EINVAL (macOS)
         pass
+
+
+def retried(function: Callable[..., T], *arguments: object) -> T:
+    """Call it; on Windows once more, for a while, where another program has the file open or is just deleting it."""
+    give_up = 0.0
+    while True:
+        try:
+            return function(*arguments)
+        except PermissionError:
+            give_up = give_up or time.monotonic() + RETRY_SECONDS
+            if not WINDOWS or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 def replace(source: str, mode: int, target: str, former: os.stat_result | None) -> None:
     """Put a file of this mode in the place of another one, which looks like this, and keeps its mode."""
     if former and S_ISREG(former.st_mode) and S_ISREG(mode) and former.st_mode != mode:
         attempt(os.chmod, source, former.st_mode & 0o7777)  # it may be somebody else's
-    give_up = time.monotonic() + RETRY_SECONDS
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if not WINDOWS or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
+    retried(os.replace, source, target)
 
 
 @functools.cache
@@ -175,12 +181,12 @@ def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
     kind = kind_of(path)
     if kind == "folder":
-        os.chmod(path, 0o700)
+        attempt(os.chmod, path, 0o700)  # not every mount lets it
         for name in os.listdir(path):
             delete(os.path.join(path, name))
-        os.rmdir(path)
+        retried(os.rmdir, path)
     elif kind:
-        os.unlink(path)
+        retried(os.unlink, path)
 
 
 def flush(path: str) -> None:

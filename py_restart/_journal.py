@@ -74,7 +74,7 @@ class Journal:
 
     def read(self) -> None:
         """Take up what is there."""
-        self._device = os.stat(self.folder).st_dev
+        self._device = os.lstat(self.folder).st_dev
         _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
         if data is None:
@@ -253,7 +253,7 @@ class Journal:
         self.close()
         behind.pop(self.path, None)
         if self._lines[0] is not None and self.is_here():
-            os.unlink(self.path)
+            _files.retried(os.unlink, self.path)
             if self._durable or monotonic() > self._due:  # or a power failure might bring back what is done
                 _files.flush(self.folder)
         self._forget()

@@ -120,7 +120,8 @@ class Lock:
                     seen = b""
                 try:
                     seen = seen or self._read()
-                    file = os.open(self._path, os.O_RDWR | _files.PLAIN)  # to write: NFS wants it for a lock (flock(2))
+                    # To write as well: NFS wants it for a lock (flock(2)).
+                    file = _files.retried(os.open, self._path, os.O_RDWR | _files.PLAIN)
                     if not _try_to_lock(file):
                         self._wait_for_holder(seen, time.monotonic() - began)
                         seen = None
@@ -149,9 +150,9 @@ class Lock:
         """Delete the lock file, where it says this, and give up the lock; return why it could not be deleted."""
         try:
             if _files.WINDOWS:  # deletes no open file
-                os.close(file)
+                _files.attempt(os.close, file)
             if line is not None and _files.read(self._path, len(line) + 1) == line:  # all of it: b"" begins every line
-                os.unlink(self._path)
+                _files.retried(os.unlink, self._path)
             return None
         except OSError as failure:
             return failure

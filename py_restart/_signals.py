@@ -30,7 +30,7 @@ from types import CodeType, FrameType
 from ._files import at_fork
 from ._typing import Any, F
 
-_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 _ALL = sorted(signal.valid_signals())
 _DEFAULT = {signal.SIGINT: signal.default_int_handler}  # of all others, the system's
 _MOMENT = 0.01  # seconds

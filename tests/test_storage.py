@@ -1788,26 +1788,36 @@ def test_a_position_that_was_never_flushed_is_removed_for_good_once_it_may_be_on
     assert calls[-3:] == [("unlink", "run"), ("fsync", "."), ("unlink", ".run.lock")]
 
 
-@pytest.mark.parametrize("has_limits", [True, False])
-def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, run_child, has_limits):
+@pytest.mark.parametrize("limits", ["soft", "refused", "none"])
+def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, run_child, limits):
     """As with the workers of a loader: nothing more can be opened, but the limit of the system is a higher one.
 
-    Where a system has no such limits, the exception is the one that the program has raised, all the same.
+    Where there is none, or it is not to be changed, the exception is the one that the program has raised all the same.
     """
+
+    def refuse(what, limits):
+        raise ValueError("current limit exceeds maximum limit")  # on macOS, where the maximum is "unlimited"
 
     def job(tell):
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
-        if not has_limits:
-            sys.modules["py_restart._files"].resource = None
-        with enable_counter("run") as counter:
-            seen, opened = counter.save_load_object([], "seen"), []
-            for _ in counter(range(1000)):
-                opened.append(os.pipe())  # one is left, and a save may need several
-                seen.append(bytes(100_000))
+        if limits == "refused":
+            resource.setrlimit = refuse
+        if limits == "none":
+            _files.resource = None
+        try:
+            with enable_counter("run") as counter:
+                seen, opened = counter.save_load_object([], "seen"), []
+                for _ in counter(range(1000)):
+                    opened.append(os.pipe())  # one is left, and a save may need several
+                    seen.append(bytes(100_000))
+        except OSError as error:
+            tell(getattr(error, "__notes__", []))
+            raise
 
     child = run_child(job)
     assert child.error.startswith("OSError: [Errno 24]")
-    if not has_limits:
+    assert "maximum limit" not in str(child.told)
+    if limits != "soft":
         return  # it is saved where as many as that needs are left
     assert left() == ["run", "seen"]
     counter = enable_counter("run")
@@ -2899,6 +2909,20 @@ def test_a_holder_that_has_gone_just_now_is_waited_for(folder, clock, start):
     assert before + 1 < clock.now < before + 60
 
 
+def test_a_mount_that_lets_nobody_change_modes_is_in_nobodys_way(folder, monkeypatch, left):
+    """Some network and container mounts: what a function has staged goes all the same."""
+
+    def refuse(path, mode, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([folder_of("text")], [print], ["model"])
+        for i in counter(range(6)):
+            assert i < 2 or "model" in left()
+    assert left() == []
+
+
 def test_a_machine_whose_name_is_not_ascii_knows_its_own_processes(folder, clock, start, monkeypatch):
     """What its lock file says is its name, and not what is left of that in ASCII."""
     monkeypatch.setattr(_files, "HOST", "名前")
@@ -3843,6 +3867,7 @@ for name in ("pwrite", "pread", "register_at_fork", "O_NOFOLLOW", "O_CLOEXEC", "
 del signal.SIGHUP
 import _signal
 del _signal.SIGHUP
+_signal.SIGBREAK = signal.SIGUSR2  # Ctrl-Break
 os.environ["COMPUTERNAME"] = "DESKTOP-7"
 locked = {}
 def locking(file, mode, size):
@@ -3922,15 +3947,45 @@ except RestartError as error:
     print(error)
 os.close(held)
 os.unlink(".busy.lock")
-put_in_place, refused = os.replace, []
-def replacing(source, target):
-    if len(refused) < 3:
-        refused.append(target)
-        raise PermissionError(errno.EACCES, "another program has it open", target)
-    put_in_place(source, target)
-os.replace = replacing
-print(list(simple_counter("run", range(3))), len(refused))
+try:
+    with enable_counter("run") as counter:
+        for i in counter(range(5)):
+            if i == 2:
+                signal.raise_signal(signal.SIGUSR2)
+except SystemExit as stop:
+    counter = enable_counter("run")
+    print(stop.code == 128 + signal.SIGUSR2, counter.position)
+    counter.remove_files()
+    del counter
+def delayed(name, real):
+    def call(*arguments, **options):
+        if (name, *arguments[:2]) not in refused:
+            refused.add((name, *arguments[:2]))
+            raise PermissionError(errno.EACCES, "another program has it open", *arguments[:1])
+        return real(*arguments, **options)
+    return call
+refused = set()
+for name in ("open", "replace", "unlink", "rmdir"):
+    setattr(os, name, delayed(name, getattr(os, name)))
+print(job(None, True), len(refused) > 9)
 print(os.listdir())
+opens = os.open
+def dead(path, flags, *more):
+    if path.endswith(".lock") and flags & os.O_RDWR:
+        raise OSError(errno.EIO, "Input/output error", path)
+    return opens(path, flags, *more)
+os.open = dead
+try:
+    enable_counter("run")
+except RestartError as error:
+    print(error)
+print(os.listdir())
+for path in ("s3://bucket/run", "s3:\\\\bucket\\\\run"):  # as a `Path` there has it
+    os.sep = "\\\\" if "\\\\" in path else os.sep
+    try:
+        enable_counter(path)
+    except ValueError as error:
+        print(error)
 """
 
 
@@ -3945,8 +4000,14 @@ def test_the_same_promises_on_windows(folder):
         "True",
         "[3, 4] [0, 1]",
         "busy: in use by process 1 on elsewhere; wait for it to end, or stop it",
-        "[0, 1, 2] 3",
+        "True 2",
+        "[0, 1, 2, 3, 4] True",
         "[]",
+        f"run: cannot be locked with {os.path.realpath('.run.lock')}: Input/output error; "
+        "mend that, or delete that file where no program uses it, and run again",
+        "[]",
+        "s3://bucket/run: a URL; give the path of a file on a disk or a mount",
+        "s3:\\bucket\\run: a URL; give the path of a file on a disk or a mount",
     ]
 
 
