@@ -16,6 +16,9 @@ from ._signals import shielded
 from ._state import Functions, Object
 from ._typing import Any, T
 
+# What ends first comes first: in `concurrent.futures` and `asyncio`, there from 3.13 on, and in `multiprocessing`.
+_UNORDERED = ("as_completed", "_AsCompletedIterator", "IMapUnorderedIterator")
+
 
 class CounterClosier:
     """Counts one loop, and takes up what the last run has saved. `enable_counter` is another name of this class.
@@ -90,9 +93,10 @@ class CounterClosier:
             raise RestartError(f"{name}: {NO_SOURCE}")
         if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__") or callable(iterable)):
             raise TypeError(f"{name}: {iterable!r} is not iterable; give an iterable, or a function that returns one")
-        if isinstance(iterable, set | frozenset) and isinstance(self._node, Node):
-            way_out = "give a list in a fixed order, such as sorted() of it"
-            warn(f"{name}: the order of a {type(iterable).__name__} changes from run to run; {way_out}")
+        kind = getattr(iterable, "__name__", type(iterable).__name__)  # of a generator, the function that it is from
+        if (isinstance(iterable, set | frozenset) or kind in _UNORDERED) and isinstance(self._node, Node):
+            way_out = "give what has one, such as sorted() of a set, the list of the futures, imap()"
+            warn(f"{name}: the order of {kind} changes from run to run; {way_out}")
         return Loop(self._node, iterable)
 
     @face

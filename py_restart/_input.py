@@ -28,7 +28,8 @@ class _Printer(reprlib.Repr):
     def repr_instance(self, x: object, level: int) -> str:
         import re
 
-        text = re.sub(r"0x[0-9a-fA-F]+", "", repr(x))  # addresses
+        # Without addresses; and `<Future ... state=running>` says how far that has come.
+        text = re.sub(r"(?s)^<.*|0x[0-9a-fA-F]+", "", repr(x))
         return self.repr_set(x, level) if "{" in text else text[:_LONGEST]  # perhaps of a set
 
 

@@ -44,7 +44,7 @@ class Teller:
         """Save the position. Nothing can come between taking the file and writing to it: no call is in the line."""
         try:
             data = self.tail % (position, position)
-            if _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
+            if self.file >= 0 and _files.pwrite(self.file, data, self.at) == len(data) and monotonic() <= self.due:
                 return
         except OSError as error:  # there is no file, or it fails: in full, it says why
             is_deeper = getattr(error.__traceback__, "tb_next", None) is not None

@@ -155,7 +155,8 @@ class Place(Counted):
         """Return what was saved of this loop; raise where another one in the same item has its path."""
         if parent.inside().get(self.path, self) is not self:
             what = f"used for two loops in one item of {parent.name}"
-            raise RestartError(f"{self.name}: {what}; give each loop a path of its own")
+            way_out = "give each loop a path of its own; to try one again, let it end the run, and run again"
+            raise RestartError(f"{self.name}: {what}; {way_out}")
         return parent.moments.get(self.path)
 
     def join(self) -> None:

@@ -1976,7 +1976,8 @@ def test_an_inner_loop_saves_the_moment_of_an_outer_one_that_never_saves_itself(
 @pytest.mark.parametrize("first", ["ended", "broken off", "failed"])
 def test_one_path_twice_in_one_outer_item_is_an_error(folder, first):
     """The second would take up what the first has left; a counter whose loop has not begun has left nothing."""
-    with pytest.raises(RestartError, match="inner: used for two loops in one item of outer; give each loop a path"):
+    says = "inner: used for two loops in one item of outer; give each loop a path of its own; to try one again, let it"
+    with pytest.raises(RestartError, match=says):
         with enable_counter("outer") as counter:
             for _ in counter(range(2)):
                 enable_counter("inner")

@@ -1202,6 +1202,11 @@ class Plain:
     pass
 
 
+class Job:
+    def __repr__(self):
+        return f"<Job 7\\nstate={os.getpid()}>"
+
+
 class Handle:  # as bindings of C++ libraries print theirs
     def __repr__(self):
         return f"<Handle(0x{id(self):x})>"
@@ -1297,6 +1302,7 @@ SAME = {
     "functions": ("[lambda: None, *'bcdef']", None),
     "partial functions and methods": ("[(functools.partial(lines, 1), Plain().__init__), *'bcdef']", None),
     "an address of another kind": ("[Handle() for _ in range(6)]", None),
+    "what says how far it has come": ("[(1, Job()) for _ in range(6)]", None),
     "generators": ("[lines('a.txt') for _ in range(6)]", None),
     "a slow repr": ("[Slow(), *'bcdef']", None),
     "a slow repr inside": ("iter([[Slow()], *'bcdef'])", None),
@@ -2361,6 +2367,39 @@ def test_a_set_is_warned_of(job, items, loop):
     assert (strict.out, job.left) == ([], [])
     run = job.run()
     assert (run.out, len(run.said), run.status) == (["item"] * 3, 1, 0)
+
+
+UNORDERED = {
+    "concurrent.futures": """
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+        with ThreadPoolExecutor() as pool:
+            for item in simple_counter("job.progress", as_completed([pool.submit(abs, i) for i in range(3)])):
+                print("item")
+        """,
+    "asyncio": """
+        import asyncio
+        async def main():
+            for item in simple_counter("job.progress", asyncio.as_completed([asyncio.sleep(0) for _ in range(3)])):
+                await item
+                print("item")
+        asyncio.run(main())
+        """,
+    "multiprocessing": """
+        from multiprocessing.pool import ThreadPool
+        with ThreadPool(2) as pool:
+            for item in simple_counter("job.progress", pool.imap_unordered(abs, range(3))):
+                print("item")
+        """,
+}
+
+
+@pytest.mark.parametrize("name", UNORDERED)
+def test_what_comes_in_the_order_in_which_it_ends_is_warned_of(job, name):
+    """Another one in each run: the next one would skip what had not been done."""
+    job.write(UNORDERED[name])
+    run = job.run()
+    assert (run.out, len(run.said), run.status) == (["item"] * 3, 1, 0)
+    assert re.match("job.progress: the order of .* changes from run to run; .* the list of the futures", run.said[0])
 
 
 def test_what_has_an_order_is_not_warned_of(tmp_path):

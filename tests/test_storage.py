@@ -2081,6 +2081,20 @@ def test_a_write_in_place_that_fails_costs_no_position(folder, monkeypatch, wron
     assert enable_counter("run").position in ((2, 3, 4) if wrong == "fails" else (1, 2, 3, 4))
 
 
+def test_a_first_save_is_no_failed_write(folder, monkeypatch, clock):
+    """A Ctrl-C that comes just then would show it, as what was being handled; so would one at each flush."""
+    files, real = [], os.pwrite
+
+    def writing(file, *more):
+        files.append(file)
+        return real(file, *more)
+
+    put(monkeypatch.setattr, "pwrite", writing)
+    for _ in simple_counter("run", range(9)):
+        clock.now += 0.4
+    assert len(files) > 5 and min(files) >= 0
+
+
 def test_a_position_that_cannot_be_saved_at_all_is_an_error(folder, monkeypatch):
     """It names the file and says why."""
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: No space left"):
