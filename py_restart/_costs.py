@@ -18,7 +18,7 @@ class Costs:
         self._quick = 0.0  # seconds that a save of the position alone takes: too little to time each of them
 
     def note(self, name: str, began: float, others: int, quick: Callable[[], object] | None) -> None:
-        """Note a save by this loop from `began` to now, and others before it, of the position alone.
+        """Note a save by this loop from `began` to now, and others before it, each as long as `quick` takes once more.
 
         Say, once, that saving takes too much of the time, and what would help.
         """

@@ -69,7 +69,7 @@ class CounterClosier:
             self._node: Counted = Node(place_of(name), name, bool(each_save), span, interval)
         else:
             self._node = Counted(name, span)
-        self._states = self._node.states  # its objects live as long as it does: a finished loop lets go of them
+        self._states = self._node.states  # the same list, until a finished loop lets go of its objects
 
     @face
     def __call__(self, iterable: Iterable[T] | Callable[[int], Iterable[T]]) -> Loop[T]:
@@ -252,7 +252,7 @@ def _checked_path(path: Any) -> str:
 def _checked(name: str, what: str, given: Any, convert: Callable[[Any], Any], kind: str, least: int, unit: str) -> Any:
     try:
         number = convert(None if isinstance(given, bool) else given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         raise TypeError(f"{name}: {what} is {given!r}; give a {kind} of {unit}") from None
     if not number >= least:
         raise ValueError(f"{name}: {what} is {given!r}; give {least} or more {unit}")

@@ -86,8 +86,8 @@ def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], Non
         raise
 
 
-def read(path: str, size: int = sys.maxsize, is_flushed: bool = False) -> bytes:
-    return b"".join(_parts(path, 0, size, is_flushed))
+def read(path: str, size: int = sys.maxsize) -> bytes:
+    return b"".join(_parts(path, size=size))
 
 
 def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
@@ -193,7 +193,7 @@ def flush(path: str) -> None:
     """Bring a file to the device, or the names in a folder: to flush what is in it does not (fsync(2))."""
     try:
         if not (WINDOWS and os.path.isdir(path)):  # which does that by itself, and cannot open a folder
-            read(path, 0, is_flushed=True)
+            list(_parts(path, size=0, is_flushed=True))  # opened, not read, flushed, closed
     except FileNotFoundError:  # somebody has deleted it, and all that was in it
         pass
 

@@ -70,7 +70,7 @@ class Journal:
         self.other: Moment | None = None  # what was there before
         self._lines: list[bytes | None] = [None, None, None]  # the first line and the two records, as far as is known
         self._size = 0  # of a line
-        self._durable = 0  # the number of the save that is on the device, below 0: that perhaps is; 0: none is
+        self._durable = 0  # the number of the save on the device; 0: none is; below 0: perhaps that one, or its name
 
     def read(self) -> None:
         """Take up what is there."""

@@ -31,7 +31,7 @@ class Counted:
     length: int | None = None
     source: Any = None  # until it has an iterable
     _drawn: Any = lambda self: self.start  # tells how many items were drawn, in earlier runs too
-    driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # a weak reference to it
+    driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # that generator, weakly
     driven_by: Any = None  # the `for`, once it has begun
     _is_over: bool = False  # no item can be running any more
 
@@ -62,7 +62,7 @@ class Counted:
 
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
-        of = "" if self.length is None else f" of {self.length}"
+        of = "" if self.measure() is None else f" of {self.length}"
         names = ", ".join(state.name for state in self.states)
         return f"{self.name}: position {self.position}{of}{names and f', with {names}'}"
 
@@ -79,7 +79,7 @@ class Counted:
             for items in self._parts():
                 count = self._drawn
                 drawn = count()
-                if save is not None and span == 1:
+                if save is not None and span == 1:  # as below, but without an `islice` for each item
                     for position, item in enumerate(items, drawn + 1):
                         yield item
                         save(position)
@@ -153,7 +153,7 @@ class Counted:
         if type(source) is range and is_indexed:
             self._drawn = lambda: length - length_hint(items)  # type: ignore[operator]
         elif is_indexed:
-            state = items.__reduce__  # iter, the source, where it is; not where it was, once it is over
+            state = items.__reduce__  # `iter`, `(source,)`, the index; without that once it is exhausted
             self._drawn = lambda: now[2] if len(now := state()) > 2 else max(length or 0, len(source))
         else:
             total, ticks = start + sys.maxsize, repeat(True, sys.maxsize)
@@ -163,7 +163,8 @@ class Counted:
 
     def _nothing(self, *_: Any, **__: Any) -> Any: ...
 
-    begin = meet = refuse = end = leave = enter = close = save_now = forget = _nothing  # `_node` does more: see there
+    # What `_node` does more, see there: `begin` to `leave` are of the `for`, `enter` and `close` of the `with`.
+    begin = meet = refuse = end = leave = enter = close = save_now = forget = _nothing
 
     def register(self, states: Sequence[Any]) -> None:
         self.states += states
@@ -187,9 +188,10 @@ class Loop(Generator["T", None, None]):
         return self._counted.position
 
     def __len__(self) -> int:
-        if self._counted.length is None:
+        length = self._counted.measure()
+        if length is None:
             raise TypeError(f"{self._counted.name}: the iterable of this loop has no length")
-        return self._counted.length
+        return length
 
     def __bool__(self) -> bool:
         return True  # whatever its length

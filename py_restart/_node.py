@@ -136,6 +136,8 @@ class Node(Place):
                     self._save_after(error)
                 elif self.state in (LEFT, ENDED):
                     is_ended = self.state == ENDED
+                    # An end was saved as it came; but an inner one of a moment with nothing in it is left out now, to
+                    # run again with its item. What was left inside goes with the next save around it.
                     is_said = is_ended if self.parent is None else not is_ended or is_rich(self.host.tree())
                     self._finish(is_said)
             finally:
@@ -191,8 +193,8 @@ class Node(Place):
             return  # it goes on in a task that has outlived the block
         self.go("leave")  # something may hold what drives it
         if self.parent is None:
-            is_left = self.is_kept or self.state == UNUSED or self.storage.is_lost
-            self.storage.release() if is_left else self.storage.remove()
+            stays = self.is_kept or self.state == UNUSED or self.storage.is_lost
+            self.storage.release() if stays else self.storage.remove()
         elif not self.is_kept:
             if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
@@ -225,7 +227,7 @@ class Node(Place):
             for _ in range(2):
                 moment = host.record(is_rich(nodes))
                 states = [state for node in nodes for state in node.states]
-                told = self.moment if self.state != OVER else moment
+                told = self.moment if self.state != OVER else moment  # what is over may not be in the record
                 self.storage.save(moment, told, states, teller, flush, close=bool(self._interval))
                 if host.saves == 1:
                     break

@@ -45,7 +45,7 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
     """
     import json  # here and not above: it would double the time that importing this library takes
 
-    position, told["position"] = told["position"], "\0"
+    position, told["position"] = told["position"], "\0"  # marks the place; `told` is `moment`, or somewhere in it
     text = json.dumps(_renamed(moment, lambda path: relative(path, folder)))
     told["position"] = position
     head, _, end = text[:-1].partition(_PLACE)

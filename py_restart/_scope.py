@@ -49,7 +49,7 @@ class multi_count:
     @face
     def __enter__(self) -> multi_count:
         if _block.get() in opened or self in opened:  # another thread may have entered this one
-            raise RestartError("MultiCount has already opend. cannot open another MultiCount")
+            raise RestartError("MultiCount has already opend. cannot open another MultiCount")  # to the letter
         self._members, self._thread, self._is_done = {}, threading.current_thread(), False
         _block.set(self)
         opened.append(self)  # only now: a stop in between leaves nothing open

@@ -92,6 +92,7 @@ def test_what_can_be_no_path_is_a_value_error(folder, name):
         *[("save_span", span, TypeError, "whole number of items") for span in ("2", 1.0, None, True, [1])],
         *[("save_span", span, ValueError, "give 1 or more items") for span in (0, -1)],
         *[("save_interval", interval, TypeError, "give a number of seconds") for interval in ("often", "5", None, [1])],
+        pytest.param("save_interval", 10**400, TypeError, "give a number of seconds", id="huge"),
         *[("save_interval", interval, ValueError, "give 0 or more seconds") for interval in (-1, float("nan"))],
     ],
 )

@@ -107,6 +107,7 @@ def test_the_position_in_a_list_that_grows_while_it_is_iterated(counted, positio
     for item in loop:
         if len(todo) < 8:
             todo += [len(todo), len(todo) + 1]
+        assert len(loop) == len(todo) and f"position {item} of {len(todo)}" in repr(loop)
         seen.append((item, loop.position))
         assert span is NEVER or position() == max(start, item - item % span)
     assert seen == [(n, n) for n in range(start, 9)] and loop.position == 9
