@@ -54,12 +54,6 @@ class Counted:
         driver = self.driver()
         return not (self._is_over or (driver is not None and driver.gi_running))
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether what the `for` drives is over. Where it has not left by then, such a handler has been in the way."""
-        driver = self.driver()
-        return driver is None or driver.gi_frame is None
-
     def describe(self) -> str:
         """Say where the job stands: "job.progress: position 30 of 200, with total.pickle"."""
         of = "" if self.measure() is None else f" of {self.length}"

@@ -120,8 +120,9 @@ def around(name: str, path: str = "") -> list[Any]:
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
     here = owner()
-    for loop in [loop for loop in list(running) if loop.owner == here and loop.is_gone]:
-        loop.leave()
+    for loop in list(running):
+        if loop.owner == here and getattr(loop.driver(), "gi_frame", None) is None:
+            loop.leave()  # what the `for` drove is over: a handler that raises has kept the loop from leaving itself
     task = here[1] and here[1].get_coro()  # below its frame is what has started the event loop
     last = getattr(task, "cr_frame", None) or getattr(task, "gi_frame", None)
     calls = stack_of(sys._getframe(1), last) if running else {}
