@@ -1144,7 +1144,7 @@ def inner():
     return [sorted(os.listdir()) for _ in simple_counter("inner.run", range(3))]
 
 for _ in simple_counter("outer.run", range(2)): print(inner()[-1])
-print(*[inner()[-1] for _ in simple_counter("outer.run", range(2))], sep="\\n")
+print("\\n".join([str(inner()[-1]) for _ in simple_counter("outer.run", range(2))]))
 """
 
 
@@ -2153,6 +2153,40 @@ def test_an_inner_loop_does_not_count_as_ended_whatever_is_on_its_way(folder, le
     assert left() == []
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_an_inner_loop_does_not_count_as_ended_where_another_exception_followed_its_own(folder, left, is_kept):
+    """In the handler the first one is the context alone of the second; where it was kept, the cause alone."""
+
+    def fail(i, cause):
+        try:
+            raise KeyError(i) from cause
+        finally:
+            list(simple_counter("clean up", range(2)))
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                kept = None
+                try:
+                    for j in simple_counter("inner", range(5)):
+                        stop(i, j)
+                        seen.append((i, j))
+                except Stop as error:
+                    kept = error
+                    if not is_kept:
+                        fail(i, None)
+                if kept is not None:
+                    fail(i, kept)
+            tell(list(seen))
+
+    with pytest.raises(KeyError):
+        job(print, stopper((1, 2)))
+    gc.collect()
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(5)]]
+    assert left() == []
+
+
 def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_starts_behind_it(
     folder, left, run_child, die
 ):
@@ -2423,6 +2457,33 @@ def test_what_ended_where_nothing_was_registered_runs_again_whatever_is_register
     assert left() == [".outer.lock", "outer", "seen"]
     assert run_child(job, killer(("second",), die)).told == [0, 1]
     assert finished(job, nothing) == [0, 1, 0, 1]
+    assert left() == []
+
+
+def test_functions_of_an_inner_loop_save_and_load_in_each_item_anew(folder, left, run_child, die):
+    """A kill in the middle of an inner loop goes on there, with what they have saved in this item."""
+
+    def job(tell, die_at):
+        with enable_counter("outer") as outer:
+            for i in outer(range(3)):
+                text = [""]
+
+                def save(path, text=text):
+                    path.write_text(text[0])
+
+                def load(path, text=text):
+                    text[0] = path.read_text()
+
+                with enable_counter("inner", each_save=True) as inner:
+                    inner.save_load_funcs([save], [load], [Path("text")])
+                    for j in inner("abc"):
+                        die_at(i, j)
+                        text[0] += f"{i}{j}"
+                    tell(text[0])
+
+    assert run_child(job, killer((1, "c"), die)).told == ["0a0b0c"]
+    assert left() == [".outer.lock", "outer", "text"]
+    assert finished(job, nothing) == ["1a1b1c", "2a2b2c"]
     assert left() == []
 
 
