@@ -7,6 +7,7 @@ import os
 import random
 import re
 import string
+import sys
 from binascii import crc32
 from pathlib import Path
 
@@ -212,6 +213,19 @@ def test_a_host_with_any_name_is_written_and_read(folder, monkeypatch, host):
     assert start_with(data) == 4
 
 
+def test_a_record_has_room_for_any_position_however_long_it_is(folder, monkeypatch):
+    """When its size is found, nobody knows how far the loop will come: not into the next record."""
+    for length in range(200, 320):
+        monkeypatch.setattr(_files, "HOST", "h" * length)
+        path = f"run{length}"
+        for i in simple_counter(path, range(200)):
+            if i == 101:
+                break
+        data = Path(path).read_bytes()
+        assert all(records_of(data))
+        assert start_with(data, path) == 101
+
+
 @pytest.mark.parametrize("name", ["名前.pickle", "100%d", "a\nb", '"quoted"', "back\\slash", "x" * 200])
 def test_an_object_with_any_name_is_written_and_found(folder, name):
     """A record is one line of ASCII, whatever is in the name."""
@@ -225,6 +239,20 @@ def test_an_object_with_any_name_is_written_and_found(folder, name):
                     raise Stop
     data = Path("run").read_bytes()
     assert data.isascii() and len(lines_of(data)) == 3
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_name_need_not_be_text(folder, left):
+    """On Linux it is bytes; so is the one from which the marks of hidden names are made."""
+    run, value = os.fsdecode(b"run-\xff"), os.fsdecode(b"value-\xfe")
+    for start in (0, 2):
+        with contextlib.suppress(Stop), enable_counter(run) as counter:
+            assert counter.save_load_object([start], value) == [0]
+            assert counter.position == start
+            for i in counter(range(4)):
+                if i == 2 and not start:
+                    raise Stop
+    assert left() == []
 
 
 # Damage.
