@@ -1107,12 +1107,21 @@ def found(loop, tell):
     else:
         raise Stop
     tell(None)
+
+def caught(loop, tell):
+    for i in loop:
+        tell("before what fails behind it")
+        break
+    try:
+        raise Stop
+    except Stop:
+        tell(None)
 """
 
 
 @pytest.mark.parametrize("times", [1, 40], ids=["once", "often"])
 @pytest.mark.parametrize(
-    "name", ["asynchronous", "handling", "long", "chosen", "returned", "tried", "given_up", "found"]
+    "name", ["asynchronous", "handling", "long", "chosen", "returned", "tried", "given_up", "found", "caught"]
 )
 def test_wherever_the_body_of_a_for_stands_its_loop_is_around(folder, name, times):
     """Python moves what handles an exception, and what follows that or an `async for`, to the end; the body it is."""

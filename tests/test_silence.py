@@ -1389,6 +1389,11 @@ CHANGED = {
     "a view of a dict": ('{u: "new" for u in "abcdef"}', "saved.items()", "saved[item[0]] = 'done'"),
     "an enumerated list": ('["new"] * 6', "enumerate(saved)", "saved[item[0]] = 'done'"),
     "agents of a world": ('World("abcdef")', "saved.agents", "item.age += len(done)"),
+    "a list beside much else": (
+        '{"rows": ["new"] * 6, "seen": [[n] for n in range(9999)]}',
+        "saved['rows']",
+        "saved['rows'][len(done) - 1] = 'done'",
+    ),
     "a queue that grows": ('["a"]', "saved", "saved.extend(next for next in 'bcdef' if next not in saved)"),
 }
 
