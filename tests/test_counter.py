@@ -826,6 +826,16 @@ def test_remove_files_behind_the_loop_keeps_the_lock_until_the_block_ends(folder
     assert left() == []
 
 
+def test_remove_files_forgets_no_length_of_what_is_to_be_counted(folder):
+    """It is that of the iterable, and not of what was saved."""
+    with enable_counter("run") as counter:
+        loop = counter(range(3))
+        counter.remove_files()
+        assert len(loop) == 3
+        assert repr(loop) == "<loop run: position 0 of 3>"
+        assert list(loop) == [0, 1, 2]
+
+
 def test_remove_files_behind_what_was_registered_and_never_saved_is_in_no_loops_way(folder, left):
     """Nothing was loaded that would still be as it was."""
     with enable_counter("run") as counter:

@@ -1445,6 +1445,28 @@ def test_other_threads_leave_the_signals_alone(folder, left):
     assert left() == []
 
 
+def test_a_block_in_another_thread_keeps_no_handler_in_place(folder):
+    """Nor is it in the way of one in the main thread, which has its own for as long as it is open."""
+    before, inside, go_on = handlers(), threading.Event(), threading.Event()
+
+    def work():
+        with enable_counter("other"):
+            inside.set()
+            go_on.wait(LIMIT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert inside.wait(LIMIT)
+        with pytest.raises(SystemExit), enable_counter("run") as counter:
+            for _ in counter(range(3)):
+                me(signal.SIGTERM)
+        assert handlers() == before
+    finally:
+        go_on.set()
+        thread.join(LIMIT)
+
+
 def test_a_save_in_another_thread_holds_no_signal_back(folder):
     """The main thread's handlers run as ever."""
     came, inside, go_on = [], threading.Event(), threading.Event()
