@@ -1825,6 +1825,30 @@ def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, 
     assert counter.position > 20
 
 
+def test_a_block_is_saved_with_what_is_left_where_no_more_files_can_be_had(folder, left, run_child):
+    """Some systems say no to a program that wants more: that costs nothing that can be done without."""
+
+    def job(tell):
+        def refuse(*arguments):
+            raise PermissionError(errno.EPERM, "no more")
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+        resource.setrlimit = refuse
+        with enable_counter("run") as counter:
+            for i in counter(range(9)):
+                if i == 3:
+                    opened = []
+                    with contextlib.suppress(OSError):
+                        while True:
+                            opened.append(os.open(os.devnull, os.O_RDONLY))
+                    for file in opened[:6]:
+                        os.close(file)
+                    raise Stop
+
+    assert run_child(job).error.endswith("Stop")
+    assert (left(), enable_counter("run").position) == (["run"], 3)
+
+
 def test_what_could_not_be_thrown_away_is_not_moved_in_by_the_next_save(folder, monkeypatch):
     """The memory or the stack is full just then; what was staged does not count all the same."""
 
@@ -2426,6 +2450,25 @@ def test_a_file_that_somebody_has_put_there_before_the_first_save_is_not_overwri
     with pytest.raises(RestartError, match="run: could not be saved|run: replaced by somebody else"):
         list(counter(range(3)))
     assert Path("run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "mine"])
+def test_a_file_that_somebody_has_put_there_stays_where_nothing_was_saved(folder, left, text):
+    """There is nothing to delete; one that is empty is not taken for one of ours."""
+    with enable_counter("run") as counter:
+        for _ in counter(range(3)):
+            Path("run").write_text(text)
+    assert (left(), Path("run").read_text()) == (["run"], text)
+
+
+def test_what_a_block_saves_as_it_fails_is_on_the_device(folder, calls):
+    """However soon after the last flush: nothing comes behind it that would flush it."""
+    with pytest.raises(Stop), enable_counter("run", each_save=True) as counter:
+        for i in counter(range(9)):
+            if i == 3:
+                calls.clear()
+                raise Stop
+    assert ("fsync", "run") in calls and ("fsync", ".") in calls
 
 
 def test_what_a_failure_has_left_of_a_new_progress_file_is_in_no_later_saves_way(folder, left):
@@ -3218,6 +3261,26 @@ def test_a_forked_child_that_goes_on_with_the_loop_writes_nothing(folder, run_ch
             assert counter.save_load_object(None, "a") == []
         counter.remove_files()
         del counter
+
+
+def test_what_another_process_has_taken_up_is_not_removed(folder, start, left):
+    """A loop that was left by `break` holds no lock any more: to forget takes it again."""
+
+    def job(tell):
+        for i in simple_counter("run", range(9)):
+            if i == 5:
+                tell(i)
+                signal.pause()
+
+    counter = enable_counter("run", each_save=True)
+    for i in counter(range(9)):
+        if i == 3:
+            break
+    child = start(job)
+    child.hear()
+    with pytest.raises(InUseError, match=f"run: in use by process {child.pid}"):
+        counter.remove_files()
+    assert left() == [".run.lock", "run"]
 
 
 @contextlib.contextmanager
