@@ -1432,12 +1432,18 @@ def test_an_input_that_is_saved_with_its_loop_may_be_changed_in_place(job, name)
 
 
 def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(job):
-    """What is registered is not the input, and shares with it but a text and a number. It may hold itself."""
+    """What is registered is not the input, and shares with it but a text, a number, and what all programs share.
+
+    It may hold itself. A function refers to all that is in its module.
+    """
     job.write(
         """
+        def key(row):
+            return row["name"]
+
         rows = [{"name": name, "size": 3, "of": int} for name in (["a", "b", "c"] if STOP == 1 else ["x", "b", "c"])]
         with enable_counter("job.progress", each_save=True) as counter:
-            done = counter.save_load_object({"x": 3, "of": int}, "done.pickle")
+            done = counter.save_load_object({"x": 3, "of": int, "by": key}, "done.pickle")
             for row in counter(rows):
                 if row["name"] == "b" and STOP == 1:
                     raise Stop
