@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import py_restart
-from py_restart import InUseError, RestartError, config, enable_counter, multi_count, simple_counter
+from py_restart import InUseError, RestartError, _files, config, enable_counter, multi_count, simple_counter
 
 
 class Stop(Exception):
@@ -930,17 +930,29 @@ def test_what_has_failed_in_a_thread_of_a_pool_goes_on_in_another_thread(folder,
     assert left() == []
 
 
-def test_a_loop_that_waits_in_another_thread_is_running_there(folder):
-    """A coroutine that waits is in no stack of calls; nobody takes its path over."""
+@pytest.mark.parametrize("is_generator", [False, True])
+def test_a_loop_that_waits_in_another_thread_is_running_there(folder, is_generator):
+    """A coroutine that waits is in no stack of calls, nor is an async generator; nobody takes its path over."""
     waits, goes_on = threading.Event(), threading.Event()
+
+    async def wait():
+        asyncio.get_running_loop().call_soon(waits.set)  # once it waits
+        await asyncio.to_thread(goes_on.wait, 10)
 
     async def main():
         for _ in simple_counter("run", range(2)):
-            asyncio.get_running_loop().call_soon(waits.set)  # once it waits
-            await asyncio.to_thread(goes_on.wait, 10)
+            await wait()
+
+    async def rows():
+        for i in simple_counter("run", range(2)):
+            await wait()
+            yield i
+
+    async def drawing():
+        assert [i async for i in rows()] == [0, 1]
 
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(asyncio.run, main())
+        job = pool.submit(asyncio.run, drawing() if is_generator else main())
         assert waits.wait(10)
         with pytest.raises(InUseError, match="in use by a loop that runs in another thread"):
             enable_counter("run")
@@ -2467,6 +2479,24 @@ def test_what_ended_where_nothing_was_registered_runs_again_whatever_is_register
     assert run_child(job, killer(("second",), die)).told == [0, 1]
     assert finished(job, nothing) == [0, 1, 0, 1]
     assert left() == []
+
+
+def test_an_inner_loop_that_is_forgotten_while_it_runs_saves_its_position_as_before(folder, clock, monkeypatch):
+    """What is fixed of a record was written anew, at another time."""
+    times = itertools.count()
+    monkeypatch.setattr(_files, "now", lambda: f"{next(times)}")
+
+    def job(tell, stop):
+        for i in simple_counter("outer", range(3)):
+            counter = enable_counter("inner", each_save=True)
+            for j in counter(range(9)):
+                stop(i, j)
+                tell((i, j))
+                if j == 4:
+                    counter.remove_files()
+
+    assert len(stopped(job, stopper((1, 7)))) == 16
+    assert finished(job, nothing) == [(1, 7), (1, 8), *((2, j) for j in range(9))]
 
 
 def test_functions_of_an_inner_loop_save_and_load_in_each_item_anew(folder, left, run_child, die):

@@ -2119,6 +2119,16 @@ def test_a_first_save_is_no_failed_write(folder, monkeypatch, clock):
     assert len(files) > 5 and min(files) >= 0
 
 
+def test_a_position_of_which_a_part_was_written_is_written_once_more(folder, monkeypatch):
+    """As where a disk is nearly full, or a handler of signals came in between."""
+    real = _files.pwrite
+    monkeypatch.setattr(_files, "pwrite", lambda file, data, at: real(file, data[:1] if len(data) < 100 else data, at))
+    for i in simple_counter("run", range(99)):
+        if i == 25:
+            break
+    assert enable_counter("run").position == 25
+
+
 def test_a_position_that_cannot_be_saved_at_all_is_an_error(folder, monkeypatch):
     """It names the file and says why."""
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: No space left"):
