@@ -10,6 +10,7 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,7 +158,7 @@ def test_lists_of_functions_that_do_not_fit_are_an_error_at_the_call(folder, lis
         enable_counter("run").save_load_funcs(*lists)
 
 
-@pytest.mark.parametrize("source", [5, None, 1.5])
+@pytest.mark.parametrize("source", [5, None, 1.5, SimpleNamespace(__iter__=lambda: iter([]))])
 def test_what_is_not_iterable_is_a_type_error_at_the_call(folder, source):
     """Before the loop begins; nothing is left."""
     for call in (lambda: simple_counter("run", source), lambda: enable_counter("run", each_save=True)(source)):

@@ -1445,6 +1445,15 @@ def test_other_threads_leave_the_signals_alone(folder, left):
     assert left() == []
 
 
+def test_a_block_that_has_nothing_to_save_puts_the_handlers_back(folder):
+    """At its end, not with the next save of the loop around."""
+    before = handlers()
+    for _ in simple_counter("outer", range(2), save_span=100):
+        with enable_counter("inner") as counter:
+            assert list(counter(range(3))) == [0, 1, 2]
+        assert handlers() == before
+
+
 def test_a_block_in_another_thread_keeps_no_handler_in_place(folder):
     """Nor is it in the way of one in the main thread, which has its own for as long as it is open."""
     before, inside, go_on = handlers(), threading.Event(), threading.Event()
