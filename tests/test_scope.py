@@ -1,5 +1,6 @@
 """multi_count, loops inside loops, and the one moment that is saved for all of them."""
 
+import _thread
 import asyncio
 import contextlib
 import errno
@@ -17,6 +18,7 @@ import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -1483,6 +1485,53 @@ def test_a_loop_may_be_saved_in_whatever_thread_its_generator_has_come_to(folder
     assert left() == []
 
 
+def test_a_loop_in_an_async_generator_is_around_in_whatever_task_that_has_come_to(folder, left):
+    """Whoever asks for the next row may be another one each time."""
+    seen = []
+
+    async def rows():
+        for i in simple_counter("outer", range(3)):
+            for _ in simple_counter("inner", range(2)):
+                seen.append(os.path.exists("inner"))
+            yield i
+
+    async def main():
+        drawn = rows()
+
+        async def draw():
+            return await anext(drawn, None)
+
+        return [await asyncio.create_task(draw()) for _ in range(4)]
+
+    assert asyncio.run(main()) == [0, 1, 2, None]
+    assert (seen, left()) == ([False] * 6, [])
+
+
+def test_a_generator_that_nothing_in_python_drives_may_have_a_loop(folder, left):
+    """At the bottom of a thread it may stand by itself."""
+    seen, done = [], threading.Event()
+
+    def items():
+        try:
+            for i in simple_counter("run", range(3)):
+                seen.append(i)
+                yield
+        finally:
+            done.set()
+
+    _thread.start_new_thread(list, (items(),))
+    assert done.wait(10)
+    assert (seen, left()) == ([0, 1, 2], [])
+
+
+def test_a_loop_runs_while_asyncio_is_only_just_being_imported(folder, left, monkeypatch):
+    """In another thread, say: there is no task yet that could run it."""
+    monkeypatch.setitem(sys.modules, "asyncio", SimpleNamespace())
+    for i in simple_counter("outer", range(2)):
+        assert [(i, j) for j in simple_counter("inner", range(2))] == [(i, 0), (i, 1)]
+    assert left() == []
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_call_that_has_returned_is_not_taken_for_one_of_the_same_function(folder, left, own):
     """The next call may have its frame where the former one had it; what somebody else left there is not around."""
@@ -2497,6 +2546,62 @@ def test_an_inner_loop_that_is_forgotten_while_it_runs_saves_its_position_as_bef
 
     assert len(stopped(job, stopper((1, 7)))) == 16
     assert finished(job, nothing) == [(1, 7), (1, 8), *((2, j) for j in range(9))]
+
+
+@pytest.mark.parametrize("each_save", [False, True])
+def test_an_object_path_of_the_item_before_is_free_again(folder, left, each_save):
+    """Another loop may have it, even where a variable holds the counter that had it."""
+    kept, seen = [], []
+    with enable_counter("outer", each_save=each_save) as outer:
+        for i in outer(range(3)):
+            with enable_counter(f"inner{i}", each_save=each_save) as counter:
+                kept.append(counter)
+                values = counter.save_load_object([], "values")
+                values += counter(range(2))
+                seen.append(list(values))
+    assert (seen, left()) == ([[0, 1]] * 3, [])
+
+
+def test_a_loop_that_saves_before_the_one_inside_begins_again_keeps_what_was_saved_of_that(folder, left):
+    """Its own place in the moment has been taken up, and that of the inner one has not."""
+
+    def job(tell, stop):
+        for i in simple_counter("outer", range(2)):
+            with enable_counter("middle") as middle:
+                for j in middle(range(2)):
+                    middle.save()
+                    for k in simple_counter("inner", range(4)):
+                        stop(i, j, k)
+                        tell((i, j, k))
+
+    every = [(i, j, k) for i in range(2) for j in range(2) for k in range(4)]
+    assert stopped(job, stopper((1, 1, 2))) == every[:14]
+    assert stopped(job, stopper((1, 1, 3))) == every[14:15]
+    assert finished(job, nothing) == every[15:]
+    assert left() == []
+
+
+def test_a_percent_sign_in_the_path_of_a_loop_inside_is_no_more_than_that(folder, left):
+    """It may stand behind the position that is told: until that loop begins again, what was saved of it stays there."""
+
+    def job(tell, stop):
+        for i in simple_counter("outer", range(3)):
+            stop(i, "before")
+            for j in simple_counter("100%d", range(4)):
+                stop(i, j)
+                tell((i, j))
+
+    def saving(tell, stop):
+        with enable_counter("outer") as counter:
+            for i in counter(range(3)):
+                counter.save()
+                stop(i, "before")
+
+    every = [(i, j) for i in range(3) for j in range(4)]
+    assert stopped(job, stopper((1, 2))) == every[:6]
+    assert stopped(saving, stopper((1, "before"))) == []
+    assert finished(job, nothing) == every[6:]
+    assert left() == []
 
 
 def test_functions_of_an_inner_loop_save_and_load_in_each_item_anew(folder, left, run_child, die):
