@@ -181,6 +181,21 @@ def test_paths_are_relative_to_its_folder(folder, moment, tmp_path):
     assert str(tmp_path).encode() not in Path("deep/run").read_bytes()
 
 
+def test_a_path_in_a_folder_whose_name_begins_like_its_own_is_not_in_that(folder, moment):
+    """Of two runs side by side, say."""
+    os.mkdir("run1")
+    os.mkdir("run10")
+    for start in (0, 2):
+        with contextlib.suppress(Stop), enable_counter("run1/run") as counter:
+            assert counter.save_load_object([start], "run10/a") == [0]
+            for i in counter(range(4)):
+                if i == 2 and not start:
+                    raise Stop
+        if not start:
+            assert set(moment("run1/run")["files"]) == {os.path.join("..", "run10", "a")}
+    assert os.listdir("run1") == os.listdir("run10") == []
+
+
 def test_a_path_on_another_drive_is_absolute(folder, moment, tmp_path, monkeypatch):
     """On Windows there is no way from one to the other."""
 
@@ -382,6 +397,14 @@ def test_an_empty_file_counts_as_no_save(folder, data):
     with pytest.warns(UserWarning, match="run: .*empty"):
         seen = list(simple_counter("run", range(3)))
     assert seen == [0, 1, 2]
+    assert os.listdir() == []
+
+
+def test_an_empty_file_goes_with_a_loop_that_has_saved_nothing(folder):
+    """It is what a power failure has left of ours, and the work is done."""
+    Path("run").touch()
+    with pytest.warns(UserWarning, match="run: .*empty"), enable_counter("run") as counter:
+        assert list(counter(range(3))) == [0, 1, 2]
     assert os.listdir() == []
 
 

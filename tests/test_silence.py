@@ -464,14 +464,17 @@ def test_the_warning_says_whose_object_it_is_and_whether_it_is_a_constant(job):
             outer.save_load_object([], "lost.pickle")
             outer.save_load_object(0, "number.pickle")
             outer.save_load_object(True, "switch.pickle")
+            outer.save_load_object(0.5, "rate.pickle")
+            outer.save_load_object(1j, "complex.pickle")
             for i in outer(range(2)):
                 for j in simple_counter("inner.progress", range(2)):
                     pass
         """
     )
-    lost, number, switch = sorted(job.run().said)
+    told, lost, number, rate, switch = sorted(job.run().said)
     assert re.search(r"switch.pickle: this True was never assigned", switch)
-    assert re.search(r"lost.pickle: nobody but outer.progress refers to this object any more", lost)
+    for name, text in ("complex", told), ("lost", lost), ("rate", rate):
+        assert re.search(rf"{name}.pickle: nobody but outer.progress refers to this object any more", text)
     assert re.search(r"number.pickle: this 0 was never assigned, so it stays what is saved: change", number)
 
 
@@ -1282,6 +1285,7 @@ OTHER = {
     "another iterator": ("iter('abcdef')", "iter('zbcdef')"),
     "numbers": ("[0.5, 1, 2, 3, 4, 5]", "[0.25, 1, 2, 3, 4, 5]"),
     "tuples": ("[(i, 'a') for i in range(6)]", "[(i, 'b') for i in range(6)]"),
+    "lines of bytes": ("[b'{\"a\": 1}', *'bcdef']", "[b'{\"a\": 2}', *'bcdef']"),
     "bytes": ("map(bytes, [[1], [2], [3], [4], [5], [6]])", "map(bytes, [[9], [2], [3], [4], [5], [6]])"),
     "paths": ("[Path(c) for c in 'abcdef']", "[Path(c) for c in 'zbcdef']"),
     "objects that print their fields": ("[Row(c) for c in 'abcdef']", "[Row(c) for c in 'zbcdef']"),
