@@ -6,6 +6,8 @@ import gc
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import traceback
 import warnings
@@ -165,6 +167,23 @@ def test_what_is_not_iterable_is_a_type_error_at_the_call(folder, source):
         with refused(TypeError, "run: .* is not iterable; give an iterable, or a function that returns one"):
             call()
     assert files() == {}
+
+
+def test_a_program_that_sets_no_logging_up_prints_nothing_of_what_is_logged(folder):
+    """Python would print what nobody takes, from warnings on; it was warned of as well."""
+    code = """
+import contextlib, logging
+from py_restart import enable_counter
+
+with contextlib.suppress(KeyError), enable_counter("run") as counter:
+    counter.save_load_funcs([lambda path: None], [print], ["file"])
+    for _ in counter(range(3)):
+        raise KeyError
+"""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(PACKAGE)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # At the call.

@@ -2958,7 +2958,7 @@ def locked_by(number, host=None):
 
     def job(tell):
         said = f"process {number} on {host or os.uname().nodename}, since 2026\n"
-        Path(".run.lock").write_text(said, encoding="utf-8")
+        Path(".run.lock").write_bytes(os.fsencode(said))
         file = os.open(".run.lock", os.O_RDWR)
         fcntl.flock(file, fcntl.LOCK_EX)
         tell("locked")
@@ -2990,15 +2990,16 @@ def test_a_mount_that_lets_nobody_change_modes_is_in_nobodys_way(folder, monkeyp
     assert left() == []
 
 
-def test_a_machine_whose_name_is_not_ascii_knows_its_own_processes(folder, clock, start, monkeypatch):
+@pytest.mark.parametrize("host", ["名前", os.fsdecode(b"pc-\xff")], ids=["text", "bytes"])
+def test_a_machine_whose_name_is_not_ascii_knows_its_own_processes(folder, clock, start, monkeypatch, host):
     """What its lock file says is its name, and not what is left of that in ASCII."""
-    monkeypatch.setattr(_files, "HOST", "名前")
+    monkeypatch.setattr(_files, "HOST", host)
     counter = enable_counter("run")
-    assert Path(".run.lock").read_text(encoding="utf-8").startswith(f"process {os.getpid()} on 名前, since ")
+    assert Path(".run.lock").read_bytes().startswith(os.fsencode(f"process {os.getpid()} on {host}, since "))
     del counter
-    start(locked_by(2**22 + 1, "名前")).hear()
+    start(locked_by(2**22 + 1, host)).hear()
     before = clock.now
-    with pytest.raises(InUseError, match="run: in use by process 4194305 on 名前;"):
+    with pytest.raises(InUseError, match=f"run: in use by process 4194305 on {host};"):
         enable_counter("run")
     assert before + 1 < clock.now
 
