@@ -2548,6 +2548,43 @@ def test_an_inner_loop_that_is_forgotten_while_it_runs_saves_its_position_as_bef
     assert finished(job, nothing) == [(1, 7), (1, 8), *((2, j) for j in range(9))]
 
 
+def test_an_inner_loop_that_was_stopped_between_its_last_boundary_and_its_end_is_not_run_twice(folder, left):
+    """What was done in it is in the objects of that boundary."""
+
+    class Source:
+        def __init__(self, end):
+            self.end = end
+
+        def __len__(self):
+            return 3
+
+        def __iter__(self):
+            yield from range(3)
+            self.end()
+
+    def job(tell, stop):
+        with enable_counter("outer") as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                for j in simple_counter("inner", Source(lambda i=i: stop(i))):
+                    seen.append((i, j))
+            tell(list(seen))
+
+    assert stopped(job, stopper((1,))) == []
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(3)]]
+    assert left() == []
+
+
+def test_two_counters_of_one_path_that_are_made_before_either_begins_are_an_error(folder, left):
+    """In one outer item: the second one would be taken for the first."""
+    for _ in simple_counter("outer", range(2)):
+        first, second = (enable_counter("inner", each_save=True) for _ in range(2))
+        assert list(first(range(3))) == [0, 1, 2]
+        with pytest.raises(RestartError, match="inner: used for two loops in one item of outer; give each loop a path"):
+            list(second(range(3)))
+    assert left() == []
+
+
 @pytest.mark.parametrize("each_save", [False, True])
 def test_an_object_path_of_the_item_before_is_free_again(folder, left, each_save):
     """Another loop may have it, even where a variable holds the counter that had it."""

@@ -457,11 +457,11 @@ def test_a_result_that_is_thrown_away_is_warned_of_when_it_matters(job, mode):
 
 
 def test_the_warning_says_whose_object_it_is_and_whether_it_is_a_constant(job):
-    """An inner loop saves; the object is of the outer one."""
+    """An inner loop saves; the object is of the outer one. What cannot change in it may be anybody's."""
     job.write(
         """
         with enable_counter("outer.progress") as outer:
-            outer.save_load_object([], "lost.pickle")
+            outer.save_load_object(["text", b"bytes", None, True, 1, 0.5], "lost.pickle")
             outer.save_load_object(0, "number.pickle")
             outer.save_load_object(True, "switch.pickle")
             outer.save_load_object(0.5, "rate.pickle")
