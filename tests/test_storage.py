@@ -1825,15 +1825,17 @@ def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, 
     assert counter.position > 20
 
 
-def test_a_block_is_saved_with_what_is_left_where_no_more_files_can_be_had(folder, left, run_child):
-    """Some systems say no to a program that wants more: that costs nothing that can be done without."""
+@pytest.mark.parametrize("may_have_more", [True, False])
+def test_a_block_is_saved_with_what_is_left_where_no_more_files_can_be_had(folder, left, run_child, may_have_more):
+    """There may be no more, or the system says no to who wants more: that costs nothing that can be done without."""
 
     def job(tell):
         def refuse(*arguments):
             raise PermissionError(errno.EPERM, "no more")
 
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
-        resource.setrlimit = refuse
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256 if may_have_more else 64))
+        if may_have_more:
+            resource.setrlimit = refuse
         with enable_counter("run") as counter:
             for i in counter(range(9)):
                 if i == 3:
@@ -2951,6 +2953,34 @@ def test_a_lock_file_that_goes_before_it_is_opened_is_made_again(folder, monkeyp
     counter = enable_counter("run")
     assert counter.position == 0 and gone
     assert Path(".run.lock").read_text().startswith(f"process {os.getpid()} ") and is_locked(".run.lock")
+
+
+def test_no_two_lock_files_say_the_same(folder):
+    """In two containers a process may have the same number, host name and second, and see the same folder."""
+    said = set()
+    for _ in range(3):
+        counter = enable_counter("run")
+        said.add(Path(".run.lock").read_bytes())
+        del counter
+    assert len(said) == 3
+
+
+def test_a_lock_file_that_cannot_be_closed_is_in_nobodys_way(folder, left, monkeypatch):
+    """It has gone, and the lock with it."""
+    real = os.close
+
+    def close(file):
+        is_lock = shown(file) == ".run.lock (deleted)"
+        real(file)
+        if is_lock:
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error")
+
+    failed = []
+    put(monkeypatch.setattr, "close", close)
+    for _ in range(2):
+        assert list(simple_counter("run", range(3))) == [0, 1, 2]
+    assert failed and left() == []
 
 
 def locked_by(number, host=None):
