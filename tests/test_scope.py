@@ -2575,6 +2575,47 @@ def test_an_inner_loop_that_was_stopped_between_its_last_boundary_and_its_end_is
     assert left() == []
 
 
+def test_a_loop_that_has_ended_before_one_with_an_object_is_not_run_again(folder, left):
+    """Nor where a save comes before the other one has begun again: what was saved of that is in the moment."""
+
+    def job(tell, stop):
+        with enable_counter("outer") as outer:
+            for i in outer(range(2)):
+                for j in simple_counter("first", range(2)):
+                    tell((i, "first", j))
+                outer.save()
+                stop(i)
+                second = enable_counter("second", each_save=True)
+                kept = second.save_load_object([], "kept")
+                for k in second(range(3)):
+                    stop(i, k)
+                    kept.append(k)
+                tell((i, list(kept)))
+
+    first = [(0, "first", 0), (0, "first", 1), (0, [0, 1, 2]), (1, "first", 0), (1, "first", 1)]
+    assert stopped(job, stopper((1, 1))) == first
+    assert stopped(job, stopper((1,))) == []
+    assert finished(job, nothing) == [(1, [0, 1, 2])]
+    assert left() == []
+
+
+def test_a_counter_whose_loop_around_is_of_an_item_before_saves_nothing(folder, left):
+    """That one still stands at the item in which the counter was made; the one around it has gone on."""
+    kept = []
+    for _ in simple_counter("outer", range(3)):
+        if kept:
+            with pytest.raises(RestartError, match="inner: its work is done; make another counter"):
+                kept[-1].save()
+        for j in simple_counter("middle", range(3)):
+            kept.append(enable_counter("inner", each_save=True))
+            for k in kept[-1](range(3)):
+                if k == 1:
+                    break
+            if j == 1:
+                break
+    assert (len(kept), left()) == (6, [])
+
+
 def test_two_counters_of_one_path_that_are_made_before_either_begins_are_an_error(folder, left):
     """In one outer item: the second one would be taken for the first."""
     for _ in simple_counter("outer", range(2)):
