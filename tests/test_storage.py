@@ -2131,6 +2131,52 @@ def test_a_position_of_which_a_part_was_written_is_written_once_more(folder, mon
     assert enable_counter("run").position == 25
 
 
+def test_a_save_of_which_only_a_part_could_be_written_costs_no_position(folder, monkeypatch):
+    """The one before may not be on the device yet: it is brought there first, and is not what is overwritten."""
+    real, times = os.pwrite, itertools.count()
+    monkeypatch.setattr(_files, "now", lambda: f"{next(times)}")
+
+    def write(file, data, at):
+        real(file, data[:64], at)
+        raise OSError(errno.EIO, "Input/output error")
+
+    counter = enable_counter("run", each_save=True)
+    with monkeypatch.context() as patch:
+        for i in counter(range(9)):
+            if i == 5:
+                put(patch.setattr, "pwrite", write)
+                put(patch.setattr, "replace", refusing(errno.EIO))
+                with pytest.raises(RestartError, match="run: could not be saved: Input/output error"):
+                    counter.save()
+                break
+    del counter
+    assert enable_counter("run").position == 5
+
+
+@pytest.mark.parametrize("kinds", ["file, folder, file", "folder, file, folder"])
+def test_what_a_function_saves_may_be_a_file_once_and_then_a_folder(folder, left, kinds):
+    """What was there makes room for what is not of its kind."""
+
+    def save(path):
+        kind = kinds.split(", ")[counter.position % 3]
+        if kind == "folder":
+            os.mkdir(path)
+        Path(path, "text" if kind == "folder" else "").write_text(kind)
+
+    with pytest.raises(Stop), enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([save], [print], ["model"])
+        for i in counter(range(9)):
+            if i:
+                kind = kinds.split(", ")[i % 3]
+                assert Path("model", "text" if kind == "folder" else "").read_text() == kind
+            if i == 7:
+                raise Stop
+    with enable_counter("run") as counter:
+        counter.save_load_funcs([save], [print], ["model"])
+        assert list(counter(range(9))) == [7, 8]
+    assert left() == []
+
+
 def test_a_position_that_cannot_be_saved_at_all_is_an_error(folder, monkeypatch):
     """It names the file and says why."""
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="run: could not be saved: No space left"):
