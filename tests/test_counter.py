@@ -641,6 +641,19 @@ def test_a_position_beyond_the_end_is_an_error(folder, has_length, position):
     assert list(simple_counter("run", Source(4))) == []
 
 
+def test_a_position_beyond_the_length_that_was_saved_is_an_error_with_a_range(folder, position):
+    """It was that of a table, of its rows; a range has as many items as it says."""
+
+    class Table(Source):
+        def __len__(self):
+            return 2
+
+    interrupted(with_counter, [], 4, length=5, source=Table)
+    with pytest.raises(RestartError, match="run: saved at position 4, but the iterable has 3 items"):
+        list(simple_counter("run", range(3)))
+    assert position() == 4
+
+
 @pytest.mark.parametrize("at", range(5))
 def test_a_table_with_fewer_rows_than_columns_is_resumed(folder, left, recwarn, at):
     """Its length is that of its rows, but its columns are iterated: no position of them is beyond the end."""

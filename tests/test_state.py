@@ -239,7 +239,7 @@ def test_a_large_array_is_an_object_like_any_other(folder, monkeypatch, order):
     array = whole[::2, ::2] if order == "none" else np.array(whole, order=order)
     with pytest.raises(Stop), enable_counter("run") as counter:
         kept = counter.save_load_object({"array": array}, "object")
-        monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:4093]))
+        monkeypatch.setattr(os, "write", lambda file, data: real(file, memoryview(data).cast("B")[:4093]))
         for _ in counter(range(1)):
             kept["array"][0, 0] = 7
             raise Stop
