@@ -426,16 +426,17 @@ def test_resuming_a_function_asks_it_for_the_rest_alone(counted):
     assert (next(loop), source.drawn, asked) == (4, 5, [0, 4])
 
 
-def test_a_class_that_is_iterable_is_iterated_and_not_called(counted):
+@pytest.mark.parametrize(
+    "name, method", [("__iter__", lambda rows: iter("abc")), ("__getitem__", lambda rows, n: "abc"[n])]
+)
+def test_a_class_that_is_iterable_is_iterated_and_not_called(counted, name, method):
     """A data set may have a `__call__` for something else."""
 
     class Both:
-        def __iter__(self):
-            return iter("abc")
-
         def __call__(self, start):
             raise AssertionError
 
+    setattr(Both, name, method)
     saved_at(1, Both())
     assert list(counted(Both())) == ["b", "c"]
 
