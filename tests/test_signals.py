@@ -1454,6 +1454,30 @@ def test_a_block_that_has_nothing_to_save_puts_the_handlers_back(folder):
         assert handlers() == before
 
 
+def test_a_signal_that_waits_for_a_save_is_not_that_of_a_child_which_is_forked_in_it(folder, run_child):
+    """It was sent to its parent."""
+
+    def job(tell):
+        def save(path):
+            Path(path).touch()
+            me(signal.SIGUSR1)
+            if child := os.fork():
+                tell(os.waitpid(child, 0)[1])
+            else:
+                list(simple_counter("child", range(2)))
+                os._exit(len(came))
+
+        came = []
+        signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([save], [print], ["file"])
+            for _ in counter(range(1)):
+                counter.save()
+        tell(came)
+
+    assert run_child(job).told == [0, [signal.SIGUSR1]]
+
+
 def test_a_block_in_another_thread_keeps_no_handler_in_place(folder):
     """Nor is it in the way of one in the main thread, which has its own for as long as it is open."""
     before, inside, go_on = handlers(), threading.Event(), threading.Event()
