@@ -110,6 +110,14 @@ def test_a_wrong_span_or_interval_is_an_error_at_the_call(folder, name, value, k
     assert files() == {}
 
 
+@pytest.mark.parametrize("name", ["save_span", "save_interval"])
+def test_what_does_nothing_without_each_save_is_named(folder, name):
+    """It is the argument that the program gave."""
+    with refused(ValueError, f"run: {name} does nothing without each_save; pass each_save=True"):
+        enable_counter("run", **{name: 60})
+    assert files() == {}
+
+
 def test_what_is_neither_true_nor_false_is_an_error_at_the_call(folder):
     """A `save_span` without its name would turn on what is on, and save after every item."""
     for call in (
