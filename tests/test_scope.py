@@ -2616,6 +2616,47 @@ def test_a_counter_whose_loop_around_is_of_an_item_before_saves_nothing(folder, 
     assert (len(kept), left()) == (6, [])
 
 
+@pytest.mark.filterwarnings("ignore:.*kept. outer was saved without it")
+def test_a_loop_deep_inside_runs_again_with_its_item_where_an_object_is_new(folder, left, run_child, die):
+    """It had ended in a moment without objects: what was done in it is not in the object that the program has since."""
+
+    def job(tell, die_at, has_object=True):
+        with enable_counter("outer") as outer:
+            kept = outer.save_load_object([], "kept") if has_object else []
+            for i in outer(range(2)):
+                if has_object:
+                    outer.save()
+                die_at(i)
+                for j in simple_counter("middle", range(2)):
+                    for k in simple_counter("inner", range(2)):
+                        kept.append((i, j, k))
+                    die_at(i, j)
+            tell(list(kept))
+
+    run_child(job, killer((0, 1), die), False)
+    run_child(job, killer((0,), die))
+    assert finished(job, nothing) == [[(i, j, k) for i in range(2) for j in range(2) for k in range(2)][2:]]
+    assert left() == []
+
+
+def test_a_loop_in_a_task_is_not_inside_the_generator_that_has_started_the_event_loop(folder, left):
+    """It is on its own, whatever is below on the stack of calls."""
+    seen = []
+
+    async def main():
+        for _ in simple_counter("own", range(2)):
+            seen.append(left())
+
+    def rows():
+        for i in simple_counter("outer", range(2)):
+            asyncio.run(main())
+            yield i
+
+    assert list(rows()) == [0, 1]
+    assert [".own.lock" in names for names in seen] == [True] * 4
+    assert left() == []
+
+
 def test_two_counters_of_one_path_that_are_made_before_either_begins_are_an_error(folder, left):
     """In one outer item: the second one would be taken for the first."""
     for _ in simple_counter("outer", range(2)):
