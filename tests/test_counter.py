@@ -641,6 +641,17 @@ def test_a_position_beyond_the_end_is_an_error(folder, has_length, position):
     assert list(simple_counter("run", Source(4))) == []
 
 
+def test_the_length_that_is_saved_of_a_list_is_what_it_has_grown_to(folder, moment):
+    """The next run has none of what was added, and is told so."""
+    items = ["first"]
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        for _ in counter(items):
+            if counter.position == 2:
+                raise Stop
+            items.append("next")
+    assert moment()["length"] == len(items) == 3
+
+
 def test_a_position_beyond_the_length_that_was_saved_is_an_error_with_a_range(folder, position):
     """It was that of a table, of its rows; a range has as many items as it says."""
 

@@ -441,6 +441,16 @@ def test_a_class_that_is_iterable_is_iterated_and_not_called(counted, name, meth
     assert list(counted(Both())) == ["b", "c"]
 
 
+def test_a_list_that_has_grown_has_its_length_at_the_end_as_well(folder):
+    """When the loop lets go of it."""
+    items = ["a"]
+    loop = simple_counter("run", items, save_span=100)
+    for _ in loop:
+        if len(items) < 4:
+            items.append("next")
+    assert (len(loop), loop.position) == (4, 4)
+
+
 def test_skipping_draws_as_many_as_were_done(counted):
     """Not one item more."""
     saved_at(4, Source(10))

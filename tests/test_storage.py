@@ -3029,6 +3029,36 @@ def test_a_lock_file_that_cannot_be_closed_is_in_nobodys_way(folder, left, monke
     assert failed and left() == []
 
 
+def test_a_commit_that_was_cut_short_is_finished_where_the_folder_was_moved_to(folder, left, run_child):
+    """The marks of hidden names tell where the progress file is from there, and not where the folder is."""
+
+    def job(tell):
+        real = os.replace
+
+        def replace(source, target, **options):
+            if shown(source).startswith(".a."):
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target, **options)
+
+        with enable_counter("run", each_save=True) as counter:
+            kept = counter.save_load_object([], "a")
+            for i in counter(range(6)):
+                kept.append(i)
+                if i == 2:
+                    put(setattr, "replace", replace)
+
+    run_child(job)
+    assert len(left()) == 4
+    moved = folder.parent / "moved"
+    os.rename(folder, moved)
+    os.chdir(moved)
+    with enable_counter("run") as counter:
+        assert counter.position == 3
+        assert counter.save_load_object([], "a") == [0, 1, 2]
+        list(counter(range(6)))
+    assert os.listdir() == []
+
+
 def locked_by(number, host=None):
     """Return a job that holds the lock and says that the process of this number does."""
 
