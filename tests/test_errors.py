@@ -177,6 +177,19 @@ def test_what_is_not_iterable_is_a_type_error_at_the_call(folder, source):
     assert files() == {}
 
 
+def test_an_oserror_without_a_number_that_a_function_raises_is_ours(folder):
+    """A handler of signals may raise such a one anywhere, and has it back; what saves does not."""
+
+    def save(path):
+        raise OSError("the model is busy")
+
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([save], [print], ["model"])
+    with pytest.raises(RestartError, match="run: could not be saved, writing .*model: the model is busy; nothing had"):
+        counter.save()
+    assert files() == {".run.lock": Path(".run.lock").read_bytes()}
+
+
 def test_a_program_that_sets_no_logging_up_prints_nothing_of_what_is_logged(folder):
     """Python would print what nobody takes, from warnings on; it was warned of as well."""
     code = """
