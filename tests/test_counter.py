@@ -652,6 +652,16 @@ def test_the_length_that_is_saved_of_a_list_is_what_it_has_grown_to(folder, mome
     assert moment()["length"] == len(items) == 3
 
 
+def test_another_function_is_recognised_where_its_first_item_is_to_run(folder, position):
+    """It is drawn at once, and nothing is skipped for it."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        for _ in counter(lambda start: iter("abc"[start:])):
+            raise Stop
+    assert position() == 0
+    with pytest.warns(UserWarning, match="run: saved with an iterable that had another first item"):
+        assert list(simple_counter("run", lambda start: iter("xbc"[start:]))) == ["x", "b", "c"]
+
+
 def test_a_position_beyond_the_length_that_was_saved_is_an_error_with_a_range(folder, position):
     """It was that of a table, of its rows; a range has as many items as it says."""
 

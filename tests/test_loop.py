@@ -451,6 +451,17 @@ def test_a_list_that_has_grown_has_its_length_at_the_end_as_well(folder):
     assert (len(loop), loop.position) == (4, 4)
 
 
+def test_what_has_items_by_number_alone_is_iterable(counted):
+    """As for a `for`: until an IndexError."""
+
+    class Rows:
+        def __getitem__(self, number):
+            return "abc"[number]
+
+    saved_at(1, Rows())
+    assert list(counted(Rows())) == ["b", "c"]
+
+
 def test_skipping_draws_as_many_as_were_done(counted):
     """Not one item more."""
     saved_at(4, Source(10))

@@ -2282,6 +2282,34 @@ def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_st
     assert left() == []
 
 
+def test_a_loop_that_was_broken_off_in_a_handler_counts_as_ended_when_another_starts_in_it(
+    folder, left, run_child, die
+):
+    """What is handled was there before either, and has left neither."""
+
+    def item(seen, die_at, i):
+        try:
+            raise Stop
+        except Stop:
+            for j in simple_counter("inner", range(3)):
+                seen.append((i, j))
+                if j == 1:
+                    break
+            for k in simple_counter("second", range(3)):
+                die_at(i, k)
+
+    def job(tell, die_at):
+        with enable_counter("outer", each_save=True) as counter:
+            seen = counter.save_load_object([], "seen")
+            for i in counter(range(2)):
+                item(seen, die_at, i)
+            tell(list(seen))
+
+    run_child(job, killer((1, 1), die))
+    assert finished(job, nothing) == [[(i, j) for i in range(2) for j in range(2)]]
+    assert left() == []
+
+
 @pytest.mark.parametrize("in_block", [False, True])
 @pytest.mark.parametrize("each_save", [False, True])
 def test_what_follows_a_break_in_an_inner_with_is_done_once(folder, left, run_child, die, in_block, each_save):
