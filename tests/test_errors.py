@@ -177,6 +177,19 @@ def test_what_is_not_iterable_is_a_type_error_at_the_call(folder, source):
     assert files() == {}
 
 
+def test_a_drive_is_no_url(folder):
+    """One letter is no scheme, even where there is no such drive."""
+    with refused(RestartError, "q:/x: the folder .* does not exist; create it first"):
+        enable_counter("q:/x")
+
+
+def test_a_folder_with_a_colon_at_its_end_is_no_url(folder):
+    """Where it is there, it is meant."""
+    os.mkdir("data:")
+    assert list(simple_counter("data:/run", range(3))) == [0, 1, 2]
+    assert os.listdir("data:") == []
+
+
 def test_an_oserror_without_a_number_that_a_function_raises_is_ours(folder):
     """A handler of signals may raise such a one anywhere, and has it back; what saves does not."""
 
