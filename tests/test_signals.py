@@ -801,6 +801,28 @@ def test_the_second_of_two_stops_that_come_at_once_waits(folder, run_child, firs
     assert resumed() == (item, [*range(item)])
 
 
+def test_a_stop_as_a_loop_is_told_that_it_was_left_waits_until_that_knows_its_position(folder, run_child):
+    """Before the first line of what is told so: the item in which it was left by an exception is still to be done."""
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_name == "__exit__" and frame.f_code.co_filename.endswith("_loop.py"):
+            sys.settrace(None)
+            me(signal.SIGTERM)
+
+    def job(tell):
+        with enable_counter("run") as counter:
+            seen = counter.save_load_object([], "seen")
+            loop = counter(range(10))
+            for i in loop:
+                if i == 4:
+                    sys.settrace(trace)
+                    loop.throw(KeyError)
+                seen.append(i)
+
+    assert run_child(job).status == 128 + signal.SIGTERM
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
 def test_the_second_of_two_stops_while_a_counter_is_made_leaves_no_lock_file_open(folder, left, monkeypatch):
     """The first one takes effect behind what is saved there; the lock is let go of then, whatever comes."""
     before, flock = len(os.listdir("/proc/self/fd")), fcntl.flock
