@@ -662,6 +662,16 @@ def test_another_function_is_recognised_where_its_first_item_is_to_run(folder, p
         assert list(simple_counter("run", lambda start: iter("xbc"[start:]))) == ["x", "b", "c"]
 
 
+def test_an_object_that_nobody_has_is_not_warned_of_before_an_item_is_done(folder, left, recwarn):
+    """Nothing can have changed it yet, and the program may take it up later."""
+    with enable_counter("run") as counter:
+        counter.save_load_object([], "kept")
+        for _ in counter(range(1)):
+            counter.save()
+            kept = counter.object
+    assert (kept, left(), [str(one.message) for one in recwarn]) == ([], [], [])
+
+
 def test_a_position_beyond_the_length_that_was_saved_is_an_error_with_a_range(folder, position):
     """It was that of a table, of its rows; a range has as many items as it says."""
 

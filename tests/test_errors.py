@@ -178,9 +178,10 @@ def test_what_is_not_iterable_is_a_type_error_at_the_call(folder, source):
 
 
 def test_a_drive_is_no_url(folder):
-    """One letter is no scheme, even where there is no such drive."""
-    with refused(RestartError, "q:/x: the folder .* does not exist; create it first"):
-        enable_counter("q:/x")
+    """One letter is no scheme, even where there is no such drive; nor is the name of a folder in another one."""
+    for path in ("q:/x", "sub/data:/x"):
+        with refused(RestartError, f"{path}: the folder .* does not exist; create it first"):
+            enable_counter(path)
 
 
 def test_a_folder_with_a_colon_at_its_end_is_no_url(folder):
