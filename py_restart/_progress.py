@@ -98,7 +98,7 @@ def _read_record(record: bytes, folder: str, seal: int) -> Moment | None:
     import json
     import re
 
-    match = re.fullmatch(rb'(.*), "check": "([0-9a-f]{8})-(\d{1,19})"} *\n', record, re.DOTALL)
+    match = re.fullmatch(rb'(.*), "check": "([0-9a-f]{8})-(\d{1,19})"} *\n', record)
     if match is None:
         return None
     text, check, position = match.groups()
