@@ -147,7 +147,7 @@ class Journal:
                 failure = raised
         if flush or self._durable < 0:
             self.flush()  # so that the record before stands, and is not the one that is overwritten
-        save = self._durable + 1
+        save = abs(self._durable) + 1
         record = {"save": save, "written": _files.now(), "process": os.getpid(), "host": _files.HOST, **moment}
         line = self._lines[0] or first_line(os.urandom(8).hex().encode())
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
