@@ -2576,25 +2576,28 @@ def test_an_inner_loop_that_is_forgotten_while_it_runs_saves_its_position_as_bef
     assert finished(job, nothing) == [(1, 7), (1, 8), *((2, j) for j in range(9))]
 
 
+class Ending:
+    """Items of a known length, and then what happens before their end is told: a stop, say."""
+
+    def __init__(self, length, end):
+        self._length, self._end = length, end
+
+    def __len__(self):
+        return self._length
+
+    def __iter__(self):
+        yield from range(self._length)
+        self._end()
+
+
 def test_an_inner_loop_that_was_stopped_between_its_last_boundary_and_its_end_is_not_run_twice(folder, left):
     """What was done in it is in the objects of that boundary."""
-
-    class Source:
-        def __init__(self, end):
-            self.end = end
-
-        def __len__(self):
-            return 3
-
-        def __iter__(self):
-            yield from range(3)
-            self.end()
 
     def job(tell, stop):
         with enable_counter("outer") as counter:
             seen = counter.save_load_object([], "seen")
             for i in counter(range(2)):
-                for j in simple_counter("inner", Source(lambda i=i: stop(i))):
+                for j in simple_counter("inner", Ending(3, lambda i=i: stop(i))):
                     seen.append((i, j))
             tell(list(seen))
 
@@ -3088,20 +3091,6 @@ def test_a_forked_child_is_inside_no_loop_of_its_parent(folder, left, run_child,
     assert left() == []
 
 
-class Dying:
-    """Two items, and then the end of the process, if it is to come."""
-
-    def __init__(self, die):
-        self._die = die
-
-    def __len__(self):
-        return 2
-
-    def __iter__(self):
-        yield from range(2)
-        self._die()
-
-
 @pytest.mark.parametrize("in_block", [True, False])
 def test_an_inner_loop_that_was_killed_before_the_record_of_its_end(folder, left, run_child, die, in_block):
     """All its items are done: in a block it is skipped; without one it runs again with its item."""
@@ -3109,7 +3098,7 @@ def test_an_inner_loop_that_was_killed_before_the_record_of_its_end(folder, left
     def job(tell, die):
         with multi_count() if in_block else contextlib.nullcontext():
             for i in simple_counter("outer", range(2)):
-                for j in simple_counter("inner", Dying(die)):
+                for j in simple_counter("inner", Ending(2, die)):
                     tell((i, j))
 
     assert run_child(job, die).told == [(0, 0), (0, 1)]

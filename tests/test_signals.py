@@ -1805,9 +1805,9 @@ def test_an_error_of_a_save_is_not_hidden_by_a_signal_that_waited(folder, run_ch
     assert "Limit" in chain or RestartError.__name__ in chain
 
 
-LIMITED = """
-import signal, sys
-from py_restart import enable_counter
+STRIKE = """
+import os, signal, sys
+from py_restart import enable_counter, simple_counter
 def strike(number, frame):
     raise TimeoutError
 def at_call(frame, event, argument):
@@ -1815,6 +1815,8 @@ def at_call(frame, event, argument):
         sys.setprofile(None)
         signal.raise_signal(signal.SIGALRM)
 signal.signal(signal.SIGALRM, strike)
+"""
+LIMITED = """
 with enable_counter("run") as counter:
     seen = counter.save_load_object([], "seen")
     for i in counter(range(9)):
@@ -1827,26 +1829,17 @@ with enable_counter("run") as counter:
 
 def test_a_time_limit_that_keeps_a_loop_from_being_told_that_it_was_left_costs_no_item(folder, left):
     """Python drops what a handler raises before the first line of the exit of a generator. The item was not done."""
-    assert script(LIMITED).returncode == 5
+    assert script(STRIKE + LIMITED).returncode == 5
     assert resumed() == (3, [0, 1, 2])
 
 
 WORKER = """
-import os, signal, sys
-from py_restart import simple_counter
-def strike(number, frame):
-    raise TimeoutError
-def at_call(frame, event, argument):
-    if event == "call" and frame.f_code.co_qualname == "Counted.__exit__":
-        sys.setprofile(None)
-        signal.raise_signal(signal.SIGALRM)
 def task(path, hook):
     for i in simple_counter(path, range(9)):
         if i == 3:
             sys.setprofile(hook)
             raise KeyError
 sys.unraisablehook = lambda dropped: None
-signal.signal(signal.SIGALRM, strike)
 for path, hook in ("one", at_call), ("two", None), ("three", None), ("one", None):
     try:
         task(path, hook)
@@ -1857,6 +1850,6 @@ for path, hook in ("one", at_call), ("two", None), ("three", None), ("one", None
 
 def test_a_time_limit_that_keeps_a_loop_from_being_told_that_it_was_left_is_not_in_the_way_of_later_loops(folder, left):
     """It was left: the next loop of the same function is neither inside it nor part of its source."""
-    done = script(WORKER)
+    done = script(STRIKE + WORKER)
     assert done.stderr == ""
     assert done.stdout == "one .one.lock one\ntwo one two\nthree one three two\none one three two\n"
