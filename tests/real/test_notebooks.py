@@ -117,15 +117,21 @@ class Notebook:
             kind, content = message["msg_type"], message["content"]
             if kind == "stream" and content["name"] == "stdout":
                 printed += content["text"]
-            elif kind == "error":
-                error = content["ename"]
             elif (kind, content.get("execution_state")) == ("status", "idle"):
+                error = self.reply_to(request).get("ename")
                 break
             if stop_after is not None and stop_after in printed:
                 stop_after = None
                 if stop() == "gone":
                     break
         return printed, error
+
+    def reply_to(self, request):
+        """What the kernel says of a cell: IPython prints no error that it cannot format, in a line without a number."""
+        while True:
+            message = self.client.get_shell_msg(timeout=LIMIT)
+            if message["parent_header"].get("msg_id") == request:
+                return message["content"]
 
     def shut_down(self):
         """End the kernel at once."""
