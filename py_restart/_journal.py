@@ -246,7 +246,8 @@ class Journal:
             os.close(file)
 
     def __del__(self) -> None:
-        _files.attempt(self.close)
+        if self._file >= 0:  # as the interpreter ends, even `_files` may be gone
+            _files.attempt(self.close)
 
     def remove(self) -> None:
         """Delete the file; nothing belongs to its moment any more."""

@@ -1667,6 +1667,21 @@ for _ in range(3):
     assert enable_counter("run").position == 2
 
 
+def test_a_counter_that_goes_when_all_modules_have_gone_says_nothing(folder, left):
+    """A program that gives `os` a function of its own has it hold all that is in the program."""
+    code = """
+from py_restart import enable_counter
+counter = enable_counter("run", each_save=True)
+for _ in counter(range(9)):
+    pass
+import os
+os.urandom = lambda size: bytes(size)
+"""
+    done = script(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left() == []
+
+
 def test_the_lock_of_a_loop_that_a_thread_still_runs_stays_until_the_process_is_gone(folder, left):
     """Other exit functions may take long, and the thread goes on meanwhile: nobody else gets in."""
     code = """
