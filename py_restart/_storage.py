@@ -151,21 +151,23 @@ class Storage(_lock.Lock):
             folder, base = os.path.split(state.path)
             place = new = beside(self.journal.path, state.path, letter)
             self._unflushed.add(folder)
-            _files.delete(place)
-            if state.is_contained:
-                self._leftovers.append(place)
-                os.mkdir(place)
-                new = os.path.join(place, base)
-            self._staged[state.path] = new
-            with failing(f"{self.journal.name}: could not be saved, writing {state.path}", advice, Exception):
-                state.save(new)
-            if state.is_contained:
-                if (found := os.listdir(place)) != [base]:
-                    what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
-                    raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
-                _files.flush(place)
-            stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
-            self._require_ours(state.path, known.get(state.path))
+            what = f"{self.journal.name}: could not be saved, writing {state.path}"
+            with failing(what, advice):
+                _files.delete(place)
+                if state.is_contained:
+                    self._leftovers.append(place)
+                    os.mkdir(place)
+                    new = os.path.join(place, base)
+                self._staged[state.path] = new
+                with failing(what, advice, Exception):
+                    state.save(new)
+                if state.is_contained:
+                    if (found := os.listdir(place)) != [base]:
+                        what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+                        raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
+                    _files.flush(place)
+                stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
+                self._require_ours(state.path, known.get(state.path))
         self._flush_folders()
 
     def _discard(self) -> None:
