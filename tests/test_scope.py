@@ -270,7 +270,7 @@ def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing
     assert left() == []
 
 
-def test_what_a_block_failed_with_is_raised_where_a_file_of_it_cannot_be_closed(folder, left, monkeypatch):
+def test_what_a_block_failed_with_is_raised_where_a_file_of_it_cannot_be_closed(folder, clock, left, monkeypatch):
     """The failure to close it is attached as a note, and warned of."""
     real = os.close
 

@@ -459,7 +459,7 @@ def test_a_finished_loop_that_cannot_be_flushed_says_so_itself(folder, clock, mo
                 break
 
 
-def test_a_finished_loop_that_is_removed_while_another_thread_flushes_it(folder, monkeypatch, left):
+def test_a_finished_loop_that_is_removed_while_another_thread_flushes_it(folder, clock, monkeypatch, left):
     """The disk is slow, and the block ends meanwhile."""
     flushing, removed, failures = threading.Event(), threading.Event(), []
 
@@ -1771,7 +1771,7 @@ def test_the_record_of_a_removal_says_so(folder, moment, monkeypatch):
     assert (last["removed"], last["files"]) == (True, {})  # what goes is told by the other record
 
 
-def test_a_position_alone_is_removed_without_a_word(folder, calls):
+def test_a_position_alone_is_removed_without_a_word(folder, calls, clock):
     """The file itself is all that there is."""
     for i in simple_counter("run", range(3)):
         if i == 2:
@@ -1910,7 +1910,7 @@ def test_removing_what_is_gone_is_no_error(folder):
     assert os.listdir() == []
 
 
-def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder):
+def test_a_folder_that_was_deleted_during_the_work_needs_no_removal(folder, clock):
     """With it went all that was to be removed."""
     os.mkdir("gone")
     seen = []
@@ -2206,7 +2206,7 @@ def test_a_removal_that_fails_is_our_error_and_lets_go_of_the_lock(folder, monke
     assert (counter.position, counter.save_load_object([], "a")) in ((0, []), (2, []))
 
 
-def test_a_loop_that_is_left_where_the_file_cannot_be_closed_says_so(folder, monkeypatch):
+def test_a_loop_that_is_left_where_the_file_cannot_be_closed_says_so(folder, clock, monkeypatch):
     """What a mount had kept to itself may be lost then; the lock is let go of."""
     real, loop = os.close, simple_counter("run", range(9))
     for _ in range(4):
@@ -2512,7 +2512,7 @@ def test_a_file_that_somebody_has_put_there_stays_where_nothing_was_saved(folder
     assert (left(), Path("run").read_text()) == (["run"], text)
 
 
-def test_what_a_block_saves_as_it_fails_is_on_the_device(folder, calls):
+def test_what_a_block_saves_as_it_fails_is_on_the_device(folder, calls, clock):
     """However soon after the last flush: nothing comes behind it that would flush it."""
     with pytest.raises(Stop), enable_counter("run", each_save=True) as counter:
         for i in counter(range(9)):

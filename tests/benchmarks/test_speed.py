@@ -174,7 +174,7 @@ def loops_inside_loops_of_a_block(folder: Path) -> None:
     "loops", [one_loop, one_block, several_loops, loops_inside_a_loop, loops_inside_loops_of_a_block]
 )
 def test_loops_that_are_over_within_a_second_and_register_nothing_flush_nothing(
-    tmp_path: Path, flushed: list[str], loops: Callable[[Path], None]
+    tmp_path: Path, flushed: list[str], clock: object, loops: Callable[[Path], None]
 ) -> None:
     """Each of their positions is at most a second of work, which is what a power failure may cost."""
     loops(tmp_path)
