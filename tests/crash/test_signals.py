@@ -551,16 +551,20 @@ def test_a_stop_that_python_would_drop_is_not_lost(
 # ---------------------------------------------------------------------------------------------- fights
 
 
-def fight(seconds: float, guard: Path) -> Callable[[Run], None]:
-    """Work whenever the path is free; complain where somebody else is at work at the same time."""
+def fight(seconds: float, guard: Path, met: Path) -> Callable[[Run], None]:
+    """Work whenever the path is free; complain where somebody else is at work at the same time.
+
+    That is for so long, and until somebody was refused: `met` is there then.
+    """
 
     def job(run: Run) -> None:
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or not met.exists():
             try:
                 counter = run.api.enable_counter(run.folder / "run.tmp", each_save=True)
             except run.api.InUseError as error:
                 run.tell("refused", str(error))
+                met.touch()
                 continue
             with counter:
                 os.close(os.open(guard, os.O_CREAT | os.O_EXCL))  # FileExistsError: two at work
@@ -585,7 +589,7 @@ def test_of_processes_that_fight_for_a_path_one_works_at_a_time(seconds: float, 
     """Three processes, one path: never two at work; refusals name the process and the host that has it."""
     folder = tmp_path / "work"
     restore(folder, {})
-    children = [start(fight(seconds, tmp_path / "guard"), folder) for _ in range(3)]
+    children = [start(fight(seconds, tmp_path / "guard", tmp_path / "met"), folder) for _ in range(3)]
     outcomes = [child.wait() for child in children]
     assert [outcome.end for outcome in outcomes] == ["done"] * 3, outcomes
     judge_fight(outcomes, [child.pid for child in children])
@@ -620,6 +624,11 @@ def test_of_threads_that_fight_for_a_path_the_one_whose_loop_runs_works(tmp_path
 
     def job(run: Run) -> None:
         turn, newest, running, wrong = threading.Lock(), [0], set[int](), list[str]()
+        told = set[str]()
+
+        def tell(kind: str) -> None:
+            told.add(kind)
+            run.tell(kind)
 
         def made() -> tuple[int, Any]:
             with turn:
@@ -627,7 +636,7 @@ def test_of_threads_that_fight_for_a_path_the_one_whose_loop_runs_works(tmp_path
                 try:
                     loop = run.api.simple_counter(run.folder / "run.tmp", range(20))
                 except run.api.InUseError:
-                    run.tell("refused")
+                    tell("refused")
                     if not running:
                         wrong.append("refused where no loop runs")
                     return 0, None
@@ -641,7 +650,7 @@ def test_of_threads_that_fight_for_a_path_the_one_whose_loop_runs_works(tmp_path
                 try:
                     item = next(loop, None)
                 except run.api.RestartError:
-                    run.tell("superseded")
+                    tell("superseded")
                     if newest[0] == mine:
                         wrong.append("the newest was refused")
                     return False
@@ -649,11 +658,11 @@ def test_of_threads_that_fight_for_a_path_the_one_whose_loop_runs_works(tmp_path
                     wrong.append("an older one goes on")
                 (running.discard if item is None else running.add)(mine)
                 if item is None:
-                    run.tell("worked")
+                    tell("worked")
                 return item is not None
 
         def work() -> None:
-            while time.monotonic() < end:
+            while time.monotonic() < end or len(told) < 3:
                 mine, loop = made()
                 time.sleep(random.random() / 1000)  # now and then another thread makes one before it begins
                 while loop is not None and drawn(mine, loop):
@@ -676,10 +685,10 @@ def test_threads_that_fight_for_a_path_without_any_order_get_the_error_and_nothi
     restore(folder, {})
 
     def job(run: Run) -> None:
-        wrong: list[str] = []
+        wrong, refused = list[str](), list[str]()
 
         def work() -> None:
-            while time.monotonic() < end:
+            while time.monotonic() < end or not refused:
                 try:
                     counter = run.api.enable_counter(run.folder / "run.tmp", each_save=True)
                     done = counter.save_load_object([], run.folder / "done.pickle")
@@ -688,7 +697,8 @@ def test_threads_that_fight_for_a_path_without_any_order_get_the_error_and_nothi
                     if done != list(range(5)):
                         wrong.append(f"object {done}")
                     run.tell("worked")
-                except run.api.RestartError:
+                except run.api.RestartError as error:
+                    refused.append(str(error))
                     run.tell("refused")
                 except BaseException as error:
                     wrong.append(repr(error))
