@@ -2829,7 +2829,6 @@ def test_a_kill_leaves_the_lock_file_and_the_next_run_takes_it(folder, run_child
 
 def holding(tell, size=0):
     """Hold a loop, and a lot of memory."""
-    os.nice(19 if size else 0)  # it takes its time to die
     memory = b"x" * size
     with enable_counter("run", each_save=True) as counter:
         for i in counter(range(9)):
@@ -3148,7 +3147,7 @@ def test_a_lock_that_fails_for_another_reason_is_an_error(folder, monkeypatch, l
     assert left() == []
 
 
-def test_a_lock_file_that_another_start_is_just_looking_at_is_waited_for(folder, monkeypatch):
+def test_a_lock_file_that_another_start_is_just_looking_at_is_waited_for(folder, clock, monkeypatch):
     """It takes for a moment what may be left of a kill; the one that made it is not in its own way."""
     flock, files = fcntl.flock, []
 
@@ -3763,6 +3762,7 @@ def test_a_lock_file_that_cannot_be_deleted_is_an_error_that_names_it(folder, cl
 
 def test_a_path_that_another_thread_is_letting_go_of_is_waited_for(folder, left, monkeypatch):
     """It is in use by nobody but this process."""
+    monkeypatch.setattr("py_restart._lock.START_SECONDS", 60)
     real, begun = os.unlink, threading.Event()
 
     def removing(path, **options):
@@ -3825,11 +3825,13 @@ def test_a_path_that_was_released_just_as_it_was_taken_over_is_locked(folder, le
 def test_a_save_function_and_another_thread_that_wait_for_each_other_come_to_an_end(folder, left, monkeypatch):
     """The function runs a counted loop; meanwhile a counter is made for the path that is being saved."""
     monkeypatch.setattr("py_restart._lock.START_SECONDS", 0.2)
-    saving, seen = threading.Event(), []
+    turn, saving, refused, seen = sys.modules["py_restart._lock"].turn, threading.Event(), threading.Event(), []
 
     def save(path):
         saving.set()
-        time.sleep(0.05)
+        while not refused.is_set() and turn.acquire(blocking=False):  # until the other thread has it
+            turn.release()
+            time.sleep(0.001)
         Path(path).write_text(str(list(simple_counter("other", range(3)))))
 
     def work():
@@ -3844,6 +3846,7 @@ def test_a_save_function_and_another_thread_that_wait_for_each_other_come_to_an_
     assert saving.wait(10)
     with pytest.raises(InUseError, match="run: in use by a loop that runs in another thread"):
         enable_counter("run")
+    refused.set()
     thread.join(10)
     assert not thread.is_alive()
     assert left() == ["a", "run"]
