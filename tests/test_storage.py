@@ -2111,7 +2111,7 @@ def test_a_first_save_is_no_failed_write(folder, monkeypatch, clock):
     assert len(files) > 5 and min(files) >= 0
 
 
-def test_a_position_of_which_a_part_was_written_is_written_once_more(folder, monkeypatch):
+def test_a_position_of_which_a_part_was_written_is_written_once_more(folder, clock, monkeypatch):
     """As where a disk is nearly full, or a handler of signals came in between."""
     real = _files.pwrite
     monkeypatch.setattr(_files, "pwrite", lambda file, data, at: real(file, data[:1] if len(data) < 100 else data, at))
