@@ -1324,9 +1324,14 @@ SAME = {
 }
 
 
+# A busy machine takes more than a moment to begin a thread, in which an item is printed.
+PATIENT = "from py_restart import _input\n_input._PATIENCE = 30\n"
+
+
 def inputs(cases):
-    """The programs that read these inputs."""
-    return {f"{mode}: {name}": INPUT_JOB.replace("<loop>", loop) for name in cases for mode, loop in LOOPS.items()}
+    """The programs that read these inputs. What has to be warned of may take its time to print."""
+    text = INPUT_JOB if cases is SAME else PATIENT + INPUT_JOB
+    return {f"{mode}: {name}": text.replace("<loop>", loop) for name in cases for mode, loop in LOOPS.items()}
 
 
 def texts_of(cases, index):
@@ -1442,6 +1447,9 @@ def test_another_input_of_dicts_is_warned_of_where_other_things_are_registered(j
     """
     job.write(
         """
+        from py_restart import _input
+        _input._PATIENCE = 30
+
         def key(row):
             return row["name"]
 
@@ -1482,6 +1490,9 @@ def test_another_first_item_before_others_that_are_registered_is_warned_of(job):
     """A list of its own is not what is registered, whatever else is in it."""
     job.write(
         """
+        from py_restart import _input
+        _input._PATIENCE = 30
+
         with enable_counter("job.progress", each_save=True) as counter:
             rows = counter.save_load_object([{"n": n} for n in range(4)], "rows.pickle")
             for row in counter([{"head": STOP}, *rows]):
