@@ -2994,7 +2994,7 @@ def test_a_stop_in_a_place_where_python_drops_exceptions_comes_again(job):
                 if i == STOP:
                     loud = Loud()
                     del loud
-                time.sleep(0.001)
+                time.sleep(0.05 if STOP >= 0 else 0)  # ten seconds for it to come again in
                 print(i)
         """
     )
