@@ -153,6 +153,53 @@ def position(folder):
     return lambda path="run": (_moment(path) or {"position": None})["position"]
 
 
+BRAKE = """
+import os, re, sys, time
+
+printed, nap = [""], time.sleep
+
+def heard(write):
+    def hear(text):
+        printed[0] = (printed[0] + text)[-500:]
+        return write(text)
+    return hear
+
+def sleep(seconds):
+    with open(os.environ["BRAKE"] + "/naps", "a") as naps:
+        print(seconds, file=naps)
+    if re.match(os.environ["STOP_AT"], re.split("[\\r\\n]", printed[0].rstrip())[-1]):
+        try:
+            os.mkdir(os.environ["BRAKE"] + "/stopped")
+            seconds = float("inf")
+        except FileExistsError:
+            pass
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:  # a signal just before the system call does not interrupt it
+        nap(min(seconds, 0.01))
+
+time.sleep = sleep
+for stream in (sys.stdout, sys.stderr):
+    stream.write = heard(stream.write)
+"""
+
+
+@pytest.fixture
+def brake(tmp_path_factory):
+    """Make an environment in which a program is not done before it is stopped: `brake("item 7$")`.
+
+    Behind such a line, in the first process that prints one, `time.sleep` has no end. In the folder `BRAKE` the file
+    `naps` has all that was slept.
+    """
+
+    def brake(pattern):
+        folder = tmp_path_factory.mktemp("brake")
+        (folder / "sitecustomize.py").write_text(BRAKE, encoding="utf-8")
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths), "BRAKE": str(folder), "STOP_AT": pattern}
+
+    return brake
+
+
 class Clock:
     """A clock that is set by hand. Who sleeps by it does not wait."""
 
