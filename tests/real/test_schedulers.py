@@ -11,15 +11,18 @@ import time
 
 import pytest
 
+# With a number, the job stays in that item until it is stopped.
 JOB = """
-    import time
+    import sys, time
     from py_restart import enable_counter
 
     with enable_counter("job.progress") as counter:
         done = counter.save_load_object([], "done.pickle")
         for i in counter(range(40)):
             print("item", i, flush=True)
-            time.sleep(0.05)
+            time.sleep(0.01)
+            while str(i) in sys.argv[1:]:
+                time.sleep(0.01)
             done.append(i)
         print("sum", sum(done))
 """
@@ -43,32 +46,40 @@ def assert_goes_on(jobs, tmp_path, first, code=JOB):
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_job_that_is_told_to_stop_saves_and_goes_on(jobs, tmp_path, told_to_stop, by):
     """`kill PID`, `kill -HUP PID`, Ctrl-C: everything saved, the status of a program that was told to stop."""
-    first = jobs(JOB)
+    first = jobs(JOB, 7)
     assert told_to_stop(first.stop("item 7", by), by), first.lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["done.pickle", "job.progress"]
     assert_goes_on(jobs, tmp_path, first)
 
 
+def timed_out(jobs, code, *timeout):
+    """Run the job under `timeout`, for a second, or for longer where a busy machine has not begun with it by then."""
+    for seconds in (1, 2, 4, 8, 16, 32):
+        first = jobs(code, 7, before=[*timeout, str(seconds)])
+        status = first.end()
+        if first.numbers():
+            break
+    return first, status
+
+
 def test_timeout_1_python_job_py(jobs, tmp_path):
     """`timeout 1 python job.py` ends with its own status for a time-out, 124, and what was done is saved."""
-    first = jobs(JOB, before=["timeout", "1"])
-    assert first.end() == 124, first.lines
-    assert first.numbers()
+    first, status = timed_out(jobs, JOB, "timeout")
+    assert status == 124, first.lines
     assert_goes_on(jobs, tmp_path, first)
 
 
 def test_timeout_that_kills_in_the_end_costs_what_came_after_the_last_save(jobs, tmp_path):
     """`timeout -s KILL` leaves no time for anything: with `each_save` the last whole item is there."""
     code = JOB.replace('"job.progress"', '"job.progress", each_save=True')
-    first = jobs(code, before=["timeout", "-s", "KILL", "1"])
-    assert first.end() in (137, -signal.SIGKILL)
-    assert first.numbers()
+    first, status = timed_out(jobs, code, "timeout", "-s", "KILL")
+    assert status in (137, -signal.SIGKILL), first.lines
     assert_goes_on(jobs, tmp_path, first, code)
 
 
 def test_a_job_under_nohup_outlives_the_hang_up_and_obeys_kill(jobs, tmp_path, told_to_stop):
     """What `nohup` ignores stays ignored; SIGTERM still saves and ends."""
-    first = jobs(JOB, before=["nohup"])
+    first = jobs(JOB, 9, before=["nohup"])
     first.wait_for("item 3")
     first.process.send_signal(signal.SIGHUP)
     assert told_to_stop(first.stop("item 9", signal.SIGTERM), signal.SIGTERM), first.lines
@@ -79,7 +90,7 @@ def test_a_job_under_nohup_outlives_the_hang_up_and_obeys_kill(jobs, tmp_path, t
 def test_a_job_that_is_the_first_process_of_its_container_saves_and_goes_on(jobs, tmp_path, told_to_stop, by):
     """PID 1, which the system spares signals that it has no handler for: in the block it has one, and obeys."""
     assert shutil.which("unshare"), "unshare is missing: apt-get install util-linux"
-    first = jobs(JOB.replace("import time", "import os, time; assert os.getpid() == 1"), before=AS_PID_1)
+    first = jobs(JOB.replace("import sys", "import os; assert os.getpid() == 1; import sys"), 7, before=AS_PID_1)
     first.wait_for("item 7")
     parent = first.process.pid
     with open(f"/proc/{parent}/task/{parent}/children") as children:
@@ -123,7 +134,7 @@ def read_until(window, text):
 def test_a_closed_terminal_hangs_up_and_the_job_goes_on_later(jobs, tmp_path, terminal, told_to_stop):
     """The window is closed: SIGHUP goes to the job, and what it still prints goes nowhere."""
     window, on_it = terminal
-    first = jobs(JOB, before=[sys.executable, "-c", ON_A_TERMINAL], **on_it)
+    first = jobs(JOB, 7, before=[sys.executable, "-c", ON_A_TERMINAL], **on_it)
     read_until(window, b"item 7")
     os.close(window)
     assert told_to_stop(first.end(), signal.SIGHUP)
@@ -140,10 +151,10 @@ def test_a_job_in_a_shell_whose_terminal_is_closed_goes_on_later(jobs, tmp_path,
     script.write_text(textwrap.dedent(JOB), encoding="utf-8")
     before = [sys.executable, "-c", ON_A_TERMINAL, "bash", "--norc", "-i"]
     shell = subprocess.Popen(before, cwd=tmp_path, **on_it)
-    os.write(window, f"'{sys.executable}' '{script}'\n".encode())
+    os.write(window, f"'{sys.executable}' '{script}' 7\n".encode())
     read_until(window, b"item 7")
     os.close(window)
-    shell.wait(20)
+    shell.wait(60)
     wait_until(lambda: not (tmp_path / ".job.progress.lock").exists())
     second = jobs(script)
     assert second.end() == 0, second.lines
@@ -190,7 +201,7 @@ echo "$@" >> ../requeued
 """
 
 
-def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, examples, told_to_stop):
+def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, examples, brake):
     """examples/slurm_job.sh and what a scheduler does: SIGTERM to the step, or SIGKILL to all, and another start."""
     folder, tools = tmp_path / "folder", tmp_path / "tools"
     folder.mkdir()
@@ -205,16 +216,17 @@ def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, examples, told_to_st
     assert "\n#SBATCH --signal=TERM@60\n" in script
     assert "\n#SBATCH --requeue\n" in script
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "4242", "SECONDS": "2"}
-    options = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    options = {"cwd": folder, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     printed, ends = [], []
-    for by in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, None):
+    for by, last in ((signal.SIGTERM, 7), (signal.SIGKILL, 20), (signal.SIGTERM, 27), (None, -1)):
+        options["env"] = {**environment, **brake(f"chunk {last}$")}
         with subprocess.Popen(["bash", "slurm_job.sh"], **options) as job:
             lines = []
             for line in job.stdout:
                 lines.append(line.strip())
-                if by == signal.SIGTERM and len(lines) == 8:  # the time is nearly up
+                if line == f"chunk {last}\n" and by == signal.SIGTERM:  # the time is nearly up
                     os.kill(int((tmp_path / "step").read_text()), by)
-                if by == signal.SIGKILL and len(lines) == 14:  # the node fails
+                if line == f"chunk {last}\n" and by == signal.SIGKILL:  # the node fails
                     os.killpg(job.pid, by)
         printed.append([int(line.split()[1]) for line in lines if line.startswith("chunk")])
         ends.append(job.returncode)
@@ -229,7 +241,7 @@ def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, examples, told_to_st
 
 def wait_until(condition):
     """Wait for what another process does."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
