@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+# With the word "stay" the loops stay in item 7 until they are stopped.
 IN_A_THREAD = """
     import sys, threading, time
     from py_restart import enable_counter
@@ -18,6 +19,8 @@ IN_A_THREAD = """
             for i in counter(range(40)):
                 print("item", i, flush=True)
                 time.sleep(0.02)
+                while i == 7 and "stay" in sys.argv:
+                    time.sleep(0.02)
                 if "fail" in sys.argv and i == 7:
                     raise ValueError("the thread's own")
                 total["sum"] += i
@@ -39,6 +42,8 @@ IN_ASYNCIO = """
             for i in counter(range(40)):
                 print(f"{name} {i}\\n", end="", flush=True)
                 time.sleep(0.02)
+                while i == 7 and "stay" in sys.argv:
+                    time.sleep(0.02)
                 total["sum"] += i
             return total["sum"]
 
@@ -57,6 +62,8 @@ IN_WORKERS = """
             for i in counter(range(60)):
                 print(f"{name} {i}\\n", end="", flush=True)
                 time.sleep(0.02)
+                while i == 7 and "stay" in sys.argv:
+                    time.sleep(0.02)
             print(f"done {name}\\n", end="", flush=True)
 
     if __name__ == "__main__":
@@ -66,7 +73,7 @@ IN_WORKERS = """
                 workers = [context.Process(target=work, args=(name,)) for name in "ab"]
                 for worker in workers:
                     worker.start()
-                if sys.argv[2:] == ["terminate"]:
+                if "terminate" in sys.argv:
                     time.sleep(1)
                     for worker in workers:
                         worker.terminate()
@@ -82,7 +89,7 @@ IN_WORKERS = """
 @pytest.mark.parametrize("argument", ["fail", "daemon"])
 def test_a_loop_in_a_thread_that_fails_or_is_killed_goes_on(jobs, tmp_path, argument):
     """In a thread: what the loop itself raises saves as anywhere, and `each_save` survives the death of the program."""
-    first = jobs(IN_A_THREAD, argument)
+    first = jobs(IN_A_THREAD, *{"fail": ["fail"], "daemon": ["daemon", "stay"]}[argument])
     if argument == "fail":
         first.end()
         assert "ValueError: the thread's own" in first.lines
@@ -98,7 +105,7 @@ def test_a_loop_in_a_thread_that_fails_or_is_killed_goes_on(jobs, tmp_path, argu
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_program_with_a_loop_in_a_thread_as_ever(jobs, tmp_path, told_to_stop, by):
     """A thread hears no signal: a daemon thread dies with the program, and `each_save` has its last whole item."""
-    first = jobs(IN_A_THREAD, "daemon")
+    first = jobs(IN_A_THREAD, "daemon", "stay")
     assert told_to_stop(first.stop("item 7", by), by), first.lines
     second = jobs(IN_A_THREAD)
     assert second.end() == 0, second.lines
@@ -119,8 +126,9 @@ def test_a_thread_that_is_not_a_daemon_is_waited_for_and_ends_its_loop(jobs, tmp
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_loops_in_asyncio_to_thread_go_on(jobs, tmp_path, by):
     """Two loops at once in `asyncio.to_thread`: each has its own progress, and both go on."""
-    first = jobs(IN_ASYNCIO)
-    first.stop("b 7", by)
+    first = jobs(IN_ASYNCIO, "stay")
+    first.wait_for("^[ab] 7$")
+    first.stop("^[ab] 7$", by)
     second = jobs(IN_ASYNCIO)
     assert second.end() == 0, second.lines
     for name in "ab":
@@ -133,7 +141,7 @@ def test_loops_in_asyncio_to_thread_go_on(jobs, tmp_path, by):
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_loops_in_worker_processes_go_on_after_terminate(jobs, tmp_path, told_to_stop, start_method):
     """`Process.terminate()` is a SIGTERM: the worker saves and ends, beside a counter of its parent's, and goes on."""
-    first = jobs(IN_WORKERS, start_method, "terminate")
+    first = jobs(IN_WORKERS, start_method, "terminate", "stay")
     assert first.end() == 1, first.lines
     codes = json.loads(next(line for line in first.lines if line.startswith("codes"))[6:])
     assert all(told_to_stop(code, signal.SIGTERM) for code in codes)
@@ -150,8 +158,9 @@ def test_loops_in_worker_processes_go_on_after_terminate(jobs, tmp_path, told_to
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_loops_in_worker_processes_go_on_after_a_kill_of_everything(jobs, tmp_path, start_method):
     """SIGKILL for the parent and its workers at once, as the kernel does when memory runs out."""
-    first = jobs(IN_WORKERS, start_method, start_new_session=True)
-    first.wait_for("^b 7")
+    first = jobs(IN_WORKERS, start_method, "stay", start_new_session=True)
+    for _ in "ab":
+        first.wait_for("^[ab] 7$")
     os.killpg(first.process.pid, signal.SIGKILL)
     assert first.end() == -signal.SIGKILL
     second = jobs(IN_WORKERS, start_method)
@@ -163,7 +172,7 @@ def test_loops_in_worker_processes_go_on_after_a_kill_of_everything(jobs, tmp_pa
 
 
 A_SERVER = """
-    import logging, threading, time
+    import logging, sys, threading, time
     from flask import Flask, jsonify
     from werkzeug.serving import make_server
     from py_restart import enable_counter
@@ -178,6 +187,8 @@ A_SERVER = """
             state["began"] = counter.position
             for i in counter(range(40)):
                 time.sleep(0.02)
+                while i == 12 and "stay" in sys.argv:
+                    time.sleep(0.02)
                 total.append(i)
                 state["position"] = counter.position
         state["sum"] = sum(total)
@@ -202,17 +213,17 @@ def test_a_loop_in_the_background_of_a_server_goes_on_after_a_restart_of_the_ser
     """A request starts a job in a thread of the server; the server is stopped and started, and the job goes on."""
 
     def ask(server, path, data=None):
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.numbers('port')[0]}/{path}", data, timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.numbers('port')[0]}/{path}", data, timeout=60) as answer:
             return answer.read()
 
     def wait_until(server, condition):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not condition(state := json.loads(ask(server, "state"))):
-            assert time.monotonic() < end
+            assert time.monotonic() < end, state
             time.sleep(0.02)
         return state
 
-    first = jobs(A_SERVER)
+    first = jobs(A_SERVER, "stay")
     first.wait_for("port")
     ask(first, "start", b"")
     reached = wait_until(first, lambda state: state["position"] >= 9)["position"]
