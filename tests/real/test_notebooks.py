@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-LIMIT = 60  # seconds that a cell may take
+LIMIT = 200  # seconds that a cell may take
 
 BEGINNING = """
 import sys, time
@@ -16,7 +16,7 @@ def work(item):
     print("item", item)
     if item == fails_at:
         raise OSError
-    time.sleep(60 if item == waits_at else 0.05)
+    time.sleep(100 if item == waits_at else 0.05)
 """
 WITH = """
 with enable_counter("job.progress") as counter:
@@ -167,11 +167,11 @@ def assert_goes_on(run, before, folder):
 def test_an_interrupted_cell_goes_on_when_it_is_run_again(kernels, name):
     """Twice the stop button, then to the end, in one kernel that still has the old loop, counter and traceback."""
     notebook, folder = kernels
-    notebook.run("waits_at = 20")  # or a busy machine would be done before it is stopped
+    notebook.run("waits_at = 7")  # or a busy machine would be further, or done, before it is stopped
     first, error = notebook.run(CELLS[name], "item 7\n", notebook.manager.interrupt_kernel)
     assert error == "KeyboardInterrupt"
-    notebook.run("waits_at = 25")
-    second, error = notebook.run(CELLS[name], "item ", notebook.manager.interrupt_kernel)
+    notebook.run("waits_at = 12")
+    second, error = notebook.run(CELLS[name], "item 12\n", notebook.manager.interrupt_kernel)
     assert error == "KeyboardInterrupt"
     assert items(second)[0] in (items(first)[-1], items(first)[-1] + 1)
     notebook.run("waits_at = None")
@@ -202,7 +202,7 @@ def test_cells_go_on_after_a_restart_of_the_kernel(tmp_path, names):
                 notebook.manager.restart_kernel(now=False)
                 return "gone"
 
-            notebook.run("waits_at = 20")
+            notebook.run("waits_at = 7")
             first, _ = notebook.run(CELLS[name], "item 7\n", restart)
             notebook.connect()
             assert_goes_on(notebook.run(CELLS[name]), items(first), tmp_path)
@@ -220,7 +220,7 @@ def test_cells_go_on_after_a_kill_of_the_kernel(tmp_path):
                 notebook.manager.restart_kernel(now=True)
                 return "gone"
 
-            notebook.run("waits_at = 20")
+            notebook.run("waits_at = 7")
             first, _ = notebook.run(cell, "item 7\n", kill)
             notebook.connect()
             assert_goes_on(notebook.run(cell), items(first), tmp_path)
