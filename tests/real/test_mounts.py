@@ -20,7 +20,8 @@ import pytest
 
 KILLS = 5  # of each job on each mount
 
-# Each mode is a job of forty items. "ready" is said before anything of ours is called.
+# Each mode is a job of forty items. "ready" is said before anything of ours is called. With a number behind the folder,
+# the job stays in that item until it is stopped.
 JOB = """
 import json, sys, time
 from pathlib import Path
@@ -33,6 +34,8 @@ items = range(40)
 def do(i):
     print("item", i, flush=True)
     time.sleep(0.002)
+    while str(i) in sys.argv[3:]:
+        time.sleep(0.002)
 
 def save_file(path):
     path.write_text(json.dumps(state))
@@ -89,7 +92,7 @@ def run(*command):
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}"
 
 
-def wait_until(condition, seconds=20, what="what another process does"):
+def wait_until(condition, seconds=60, what="what another process does"):
     """Wait for what another process does."""
     end = time.monotonic() + seconds
     while not condition():
@@ -118,7 +121,7 @@ class Mount:
     def kill(self):
         """End what serves it by SIGKILL. It is still mounted then: whatever is done there fails."""
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
 
     def down(self):
         """Unmount it, whoever still uses it."""
@@ -468,7 +471,7 @@ def test_a_cloud_drive_that_is_killed_and_mounted_again_has_every_save(jobs, mou
     drive = mount(f"rclone {cache}")
     folder = drive.folder / "run"
     folder.mkdir()
-    first = jobs(JOB, "functions", folder)
+    first = jobs(JOB, "functions", folder, 17)
     first.wait_for("item 17$")
     first.process.kill()
     first.end()
@@ -483,7 +486,7 @@ def test_a_cloud_drive_that_is_killed_and_mounted_again_has_every_save(jobs, mou
 
 
 LOADER = """
-import sys
+import sys, time
 from pathlib import Path
 import numpy as np
 from py_restart import enable_counter
@@ -509,6 +512,8 @@ with enable_counter(folder / "job.progress", each_save=True) as counter:
     counter.save_load_funcs([save], [load], [folder / ("array.npy" if where == "file" else "arrays")])
     for i in counter(range(20)):
         print("item", i, flush=True)
+        while str(i) in sys.argv[3:]:  # until it is killed
+            time.sleep(0.01)
         array += i
     held.clear()
     print("result", array.sum())
@@ -522,9 +527,9 @@ def test_a_loader_may_keep_its_file_open(jobs, mount, where):
     It is in no save's way, and what was mapped is what was loaded, however often it has been saved since.
     """
     folder = mount("bindfs").folder
-    first = jobs(LOADER, where, folder)
+    first = jobs(LOADER, where, folder, 7)
     first.stop("item 7$", signal.SIGKILL)
-    second = jobs(LOADER, where, folder)
+    second = jobs(LOADER, where, folder, 14)
     second.stop("item 14$", signal.SIGKILL)
     third = jobs(LOADER, where, folder)
     assert third.end() == 0, third.lines
@@ -537,7 +542,7 @@ def test_a_folder_saved_in_the_lower_layer_of_an_overlay_is_saved_anew(jobs, mou
     """An image of a machine was made in the middle of a job: what it saved is in a layer that cannot be renamed."""
     overlay = mount("overlay")
     overlay.down()
-    first = jobs(JOB, "functions", overlay.behind)
+    first = jobs(JOB, "functions", overlay.behind, 9)
     first.stop("item 9$", signal.SIGKILL)
     assert {"job.progress", "layers", "state"} <= set(names(overlay.behind))
     for name in ("upper", "work"):
@@ -545,8 +550,8 @@ def test_a_folder_saved_in_the_lower_layer_of_an_overlay_is_saved_anew(jobs, mou
     overlay.up()
     before = {path: path.read_bytes() for path in overlay.behind.rglob("*") if path.is_file()}
     runs = [first]
-    for pattern in ("ready", "item 10$", "item 19$", "item 30$"):
-        runs.append(jobs(JOB, "functions", overlay.folder))
+    for pattern, last in (("ready", 9), ("item 10$", 10), ("item 19$", 19), ("item 30$", 30)):
+        runs.append(jobs(JOB, "functions", overlay.folder, last))
         runs[-1].stop(pattern, signal.SIGKILL)
     runs.append(jobs(JOB, "functions", overlay.folder))
     assert runs[-1].end() == 0, runs[-1].lines
@@ -579,7 +584,7 @@ def test_a_mount_that_goes_away_is_said_clearly_and_loses_nothing(jobs, mount, m
     drive = mount(kind)
     folder = drive.folder if place == "at its root" else drive.folder / "run"
     folder.mkdir(exist_ok=True)
-    slow = JOB.replace("time.sleep(0.002)", "time.sleep(0.1 if i > 12 else 0.002)")
+    slow = JOB.replace("    time.sleep(0.002)\n    while", "    time.sleep(0.3 if i > 14 else 0.002)\n    while")
     first = jobs(slow, mode, folder)
     first.wait_for("item 15$")
     if end == "killed":
