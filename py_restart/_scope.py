@@ -83,7 +83,7 @@ class multi_count:
         then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
         if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
             what = "used for two loops of one multi_count block"
-            way_out = "give each loop a path of its own; to try one again, leave the block first"
+            way_out = "give each loop a path of its own; to try one again, let its error end the block, and run again"
             raise RestartError(f"{member.name}: {what}; {way_out}")
         self._members.pop(member.path, None)  # the newest stands last
         self._members[member.path] = member
