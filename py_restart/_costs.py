@@ -35,7 +35,8 @@ class Costs:
         saves, spent = self._timed + self._others, self._spent + self._others * self._quick
         if spent > _COSTLY * total:
             self._is_judged = True
-            interval = float(f"{spent / saves / _COSTLY:.2g}")
+            # Twice what it comes to: a disk that rests between two saves takes longer for each.
+            interval = float(f"{2 * spent / saves / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time"
             way_out = f"save_interval={interval:g} would make it less than {_COSTLY:.0%}"
             log("warning", f"{name}: {share}; {way_out} (in an inner loop that is shorter: no each_save)")
