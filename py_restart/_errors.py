@@ -103,8 +103,9 @@ def attach(error: BaseException, failure: BaseException) -> None:
     for say in (error.add_note, functools.partial(log, "error"), warn):
         try:
             say(str(failure))
-        except Exception:  # some do not let themselves be changed; where warnings are errors, the note has said it
-            pass
+        except Exception as told:  # some do not let themselves be changed; where warnings are errors, the note says it
+            if isinstance(told, UserWarning) and isinstance(error, SystemExit | GeneratorExit):  # but not of these
+                sys.excepthook(UserWarning, UserWarning(str(failure)), None)
 
 
 def _is_ours(frame: Any) -> bool:

@@ -568,8 +568,11 @@ def test_a_save_that_fails_leaves_the_former_save_whole(folder, way, monkeypatch
 
 @pytest.mark.parametrize("is_error", [False, True], ids=["", "warnings are errors"])
 @pytest.mark.parametrize("kind", [Stop, SystemExit])
-def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error):
-    """The user's own stays the one that is raised; the failure is attached to it, logged, and warned of."""
+def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error, capsys):
+    """The user's own stays the one that is raised; the failure is attached to it, logged, and warned of.
+
+    Where warnings are errors, it is printed like one below a `SystemExit`, which shows nobody its note.
+    """
     error = kind("enough")
 
     def job():
@@ -590,6 +593,7 @@ def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, ki
     assert raised.value is error
     assert len(log("ERROR")) == 1 and re.search(says, log("ERROR")[0])
     assert any(re.search(says, note) for note in error.__notes__)
+    assert bool(re.search(f"^UserWarning: {says}", capsys.readouterr().err)) == (is_error and kind is SystemExit)
     assert files() == {}
 
 
