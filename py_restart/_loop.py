@@ -62,7 +62,8 @@ class Counted:
 
     def drive(self) -> GeneratorType[Any, None, None]:
         if self.driven_by is not None or self.driver() is not None:
-            raise RestartError(f"{self.name}: this loop has been run or left; make another counter to go on")
+            way_out = "make another counter to go on, or let both share one iter() of it"
+            raise RestartError(f"{self.name}: this loop has been run or left; {way_out}")
         driver: GeneratorType[Any, None, None] = self._drive()  # type: ignore[assignment]
         self.driver = weakref.ref(driver)
         return driver
