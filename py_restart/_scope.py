@@ -70,8 +70,8 @@ class multi_count:
                     member.leave_block()
                 except Exception as raised:  # all others let go of their files all the same
                     failure, self._is_done = failure or raised, False
-                    if member.parent is None and self._members:
-                        raised.add_note("The files of the loops before it in its multi_count block are left as well.")
+                    if member.parent is None:  # to run again would do all those again that are gone by now
+                        raised.add_note("Its multi_count block is done: all that is left is to delete its files.")
         if failure is not None and error is not None:
             attach(error, failure)
         elif failure is not None:

@@ -218,6 +218,9 @@ def test_a_block_that_another_thread_enters_once_more_is_its_own(folder):
         thread.join()
 
 
+LEFT_TO_DELETE = "Its multi_count block is done: all that is left is to delete its files."
+
+
 def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
     """Or an earlier one would not look done where a later one does; the next run finds both done, and removes them."""
 
@@ -233,7 +236,7 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
         job(told.append)
     what = "second: could not be removed: Input/output error; all that is left to do is to delete second"
     assert str(error.value) == what
-    assert error.value.__notes__ == ["The files of the loops before it in its multi_count block are left as well."]
+    assert error.value.__notes__ == [LEFT_TO_DELETE]
     assert told == [(name, i) for name in ("first", "second", "third") for i in range(2)]
     assert left() == ["first", "second"]
     assert finished(job) == [("third", 0), ("third", 1)]
@@ -241,12 +244,19 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
 
 
 def test_a_first_loop_whose_files_cannot_be_removed_is_all_that_is_left(folder, left, monkeypatch):
-    """The error speaks of no loops before it: there are none."""
+    """To run again would do the second one again, which is gone: the error says so, whatever has kept the files."""
     with monkeypatch.context() as patch, pytest.raises(RestartError, match="first: could not be removed") as error:
         patch.setattr(os, "unlink", keeping("first"))
         finished(two_loops, nothing)
-    assert getattr(error.value, "__notes__", []) == []
+    assert error.value.__notes__ == [LEFT_TO_DELETE]
     assert left() == ["first"]
+    Path(".first.lock").write_text("in the way")
+    with pytest.raises(RestartError, match="first: .*lock is in the way") as error:
+        with multi_count():
+            Path(".first.lock").unlink()
+            list(simple_counter("first", range(2)))
+            Path(".first.lock").write_text("in the way")
+    assert error.value.__notes__ == [LEFT_TO_DELETE]
 
 
 def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
