@@ -27,7 +27,7 @@ class InUseError(RestartError):
 
 
 class failing:
-    """A context in which an error of this kind becomes a `RestartError`: *where: what: why; what to do*."""
+    """A context in which an error of this kind becomes a `RestartError`: *where: what: why: file; what to do*."""
 
     def __init__(self, what: str, advice: str, kind: type[Exception] = OSError) -> None:
         self._what, self._advice, self._kind = what, advice, kind
@@ -37,8 +37,11 @@ class failing:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         is_raised_by_handler = self._kind is OSError and getattr(error, "errno", 0) is None  # not of the system
         if isinstance(error, self._kind) and not is_raised_by_handler:
-            why = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            raise RestartError(f"{self._what}: {why}; {self._advice}") from error
+            why, which = f"{type(error).__name__}: {error}", None
+            if isinstance(error, OSError):
+                why, which = error.strerror or str(error), error.filename2 or error.filename
+            named = "" if which is None or str(which) in self._what else f": {which}"
+            raise RestartError(f"{self._what}: {why}{named}; {self._advice}") from error
 
 
 def ago(seconds: float) -> str:

@@ -566,6 +566,34 @@ def test_a_save_that_fails_leaves_the_former_save_whole(folder, way, monkeypatch
     assert (counter.position, counter.save_load_object(None, "object")) == (4, "fine")
 
 
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("mkdir", r"\.model\.\w+-a"), ("replace", "object"), ("", "nowhere/model")],
+    ids=["staging", "settling", "a function"],
+)
+def test_an_error_names_the_file_at_fault(folder, monkeypatch, name, at):
+    """It may be on another disk than the progress file, or another user's."""
+    (folder / "other").mkdir()
+    real = getattr(os, name, None)
+
+    def refuses(*paths):
+        if not re.fullmatch(at, os.path.basename(paths[-1])):
+            return real(*paths)
+        raise OSError(errno.EPERM, "Operation not permitted", paths[0], None, *paths[1:])
+
+    def write(path):
+        Path(path if name else "nowhere/model").write_text("all")
+
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match=f"^run: could not be .*: .*/?{at}; "):
+        with enable_counter("run", each_save=True) as counter:
+            _kept = counter.save_load_object([], "other/object")
+            counter.save_load_funcs([write], [print], ["other/model"])
+            if name:
+                patch.setattr(os, name, refuses)
+            for _ in counter(range(2)):
+                pass
+
+
 @pytest.mark.parametrize("is_error", [False, True], ids=["", "warnings are errors"])
 @pytest.mark.parametrize("kind", [Stop, SystemExit])
 def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error, capsys):

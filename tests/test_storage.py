@@ -2277,10 +2277,8 @@ def test_a_lock_file_that_cannot_be_removed_is_let_go_of_all_the_same(folder, mo
 def test_a_flush_that_fails_in_whatever_thread_is_the_failure_of_the_save(folder, monkeypatch, size):
     """And no thread stays behind."""
     threads = threading.active_count()
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(RestartError, match="could not be saved, writing .*: Input/output error"),
-    ):
+    says = "^run: could not be saved, writing .*/a: Input/output error; "
+    with monkeypatch.context() as patch, pytest.raises(RestartError, match=says):
         with enable_counter("run", each_save=True) as counter:
             _kept = counter.save_load_object(bytearray(size), "a")
             for i in counter(range(9)):
@@ -2327,7 +2325,7 @@ def test_a_digest_that_cannot_be_read_in_its_thread_is_read_again(folder, monkey
         return real(file, size)
 
     stopped(1, value=bytearray(5 << 20))
-    failure = pytest.raises(RestartError, match="run: could not be saved, writing .*: Input/output error")
+    failure = pytest.raises(RestartError, match="run: could not be saved, writing .*/a: Input/output error")
     with enable_counter("run") as counter:
         value = counter.save_load_object(None, "a")
         for _ in counter(range(9)):
