@@ -16,7 +16,7 @@ lost with the power finds its source again. A removal is a save to which nothing
 the progress file goes. Names beside a final path DIR/sum.pickle, with a mark of where the progress file is, from there:
 
     .sum.pickle.3f9a1c02-a, -b    staged; a function writes into a folder of that name, where its file has the right one
-    .sum.pickle.3f9a1c02-old      a folder in which an old folder was moved aside; never a source for recovery
+    .sum.pickle.3f9a1c02-old      an old folder that was moved aside, others in it; never a source for recovery
     .sum.pickle.3f9a1c02-gone     says that the folder at the final path is being deleted, where it cannot be moved
     .job.progress.3f9a1c02-new    a whole new progress file (see `_journal`)
 """
@@ -225,9 +225,9 @@ class Storage(_lock.Lock):
             return _files.delete(path)
         aside, gone = beside(self.journal.path, path, "old"), beside(self.journal.path, path, "gone")
         self._leftovers.append(aside)
-        try:
-            os.makedirs(aside, exist_ok=True)
-            os.rename(path, os.path.join(aside, os.urandom(4).hex()))
+        try:  # nothing is made for it: the disk may be full
+            is_taken = _files.kind_of(aside) == "folder"  # by one that could not be deleted
+            os.rename(path, os.path.join(aside, os.urandom(4).hex()) if is_taken else aside)
         except OSError:  # it is from the lower layer of an overlay, or the last one there is still open
             self._leftovers.append(gone)
             if not os.path.lexists(gone):

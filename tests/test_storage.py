@@ -1899,6 +1899,22 @@ def test_a_removal_that_is_finished_later_does_not_touch_what_somebody_has_chang
     assert not os.path.exists("b")
 
 
+def test_a_disk_that_has_no_room_for_a_name_more_lets_everything_be_removed(folder, monkeypatch):
+    """No node, no block: nothing can be made there, and a folder is moved aside all the same."""
+    real = os.open
+
+    def opening(path, flags, *more, **options):
+        return (refusing(errno.ENOSPC) if flags & os.O_CREAT else real)(path, flags, *more, **options)
+
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([folder_of("text")], [text_in], ["model"])
+        for _ in counter(range(2)):
+            pass
+        monkeypatch.setattr(os, "open", opening)
+        monkeypatch.setattr(os, "mkdir", refusing(errno.ENOSPC))
+    assert os.listdir() == []
+
+
 def test_removing_what_is_gone_is_no_error(folder):
     """Somebody has deleted it: that is what was wanted."""
     with enable_counter("run", each_save=True) as counter:
