@@ -287,9 +287,9 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
     """Raise where nothing can be written at `path`, or where something is there that is not a file."""
     folder = os.path.dirname(path)
     if not os.access(os.path.join(folder, ""), os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
-        what, way_out = "cannot be read and written to", "give a path in another one"
+        what, way_out = "cannot be read and written to", "mend that, or give a path in another one"
         if not os.path.isdir(folder):
-            what, way_out = "does not exist", "create it first"
+            what, way_out = "does not exist", "create it first, or mount its disk"
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")

@@ -233,12 +233,14 @@ def test_a_missing_folder_is_an_error_at_once(folder):
         lambda: counter.save_load_object(1, "nowhere/object"),
         lambda: counter.save_load_funcs([print], [print], ["nowhere/function"]),
     ):
-        with refused(RestartError, "^nowhere/.*: the folder .*nowhere does not exist; create it first$"):
+        with refused(
+            RestartError, "^nowhere/.*: the folder .*nowhere does not exist; create it first, or mount its disk$"
+        ):
             call()
 
 
 def test_a_folder_that_is_not_writable_is_an_error_at_once(folder, monkeypatch):
-    """As the system says; root may write anywhere."""
+    """As the system says; root may write anywhere. What was saved there is not to be left for a new path."""
     other = folder / "other"
     other.mkdir()
     counter = enable_counter("run")
@@ -246,7 +248,8 @@ def test_a_folder_that_is_not_writable_is_an_error_at_once(folder, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, *more: real(path, *more) and "other" not in path.split(os.sep))
     for call in (lambda: enable_counter("other/run"), lambda: counter.save_load_object(1, "other/object")):
         with refused(
-            RestartError, r"^other/.*: the folder .*other cannot be read and written to; give a path in another one"
+            RestartError,
+            "^other/.*: the folder .*other cannot be read and written to; mend that, or give a path in another",
         ):
             call()
 
@@ -255,7 +258,7 @@ def test_a_folder_that_can_be_written_and_not_read_is_an_error_at_once(folder, m
     """The names in it could not be flushed, and the first save would fail. Root may read anything."""
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not mode & os.R_OK)
-    with refused(RestartError, r"^run: the folder .* cannot be read and written to; give a path in another one"):
+    with refused(RestartError, "^run: the folder .* cannot be read and written to; mend that, or give a path in"):
         enable_counter("run")
     assert os.listdir() == []
 

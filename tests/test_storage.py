@@ -1346,7 +1346,7 @@ def test_a_folder_that_is_not_to_be_used_is_an_error_that_names_it(folder, run_c
     def job():
         counter = enable_counter("run")
         for use in (lambda: enable_counter("closed/run"), lambda: counter.save_load_object([], "closed/a")):
-            with pytest.raises(RestartError, match="the folder .*closed cannot be read and written to; give a path in"):
+            with pytest.raises(RestartError, match="the folder .*closed cannot be read and written to; mend that, or"):
                 use()
 
     child = run_child(unprivileged, job)
