@@ -62,6 +62,7 @@ class Journal:
         self.path, self.name = path, name
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
         self._due = monotonic() + FLUSH_SECONDS
+        self.devices: dict[str, int] = {}  # by folder in which something is saved: the file system that it is on
         self.age = 0.0  # seconds since the last save, when it was read
         self._forget()
 
@@ -74,7 +75,7 @@ class Journal:
 
     def read(self) -> None:
         """Take up what is there."""
-        self._device = os.lstat(self.folder).st_dev
+        self.devices[self.folder] = os.lstat(self.folder).st_dev
         _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
         if data is None:
@@ -114,14 +115,18 @@ class Journal:
         """Whether the file is where it was; raise where something else is there, or another folder."""
         data = self._bytes()
         if data is None:
-            folder = _files.look(self.folder)  # None: deleted, with all that was in it
-            if folder and folder.st_dev != self._device:  # what is made there now would be hidden later
-                raise RestartError(f"{self.name}: its folder is not what it was; mount it again and run again")
+            self.require_mount(self.folder, self.name)
             return False
         if not self._is_ours(data):
             what = "replaced by somebody else, or saved by another counter"
             raise RestartError(f"{self.name}: {what}; make a new counter to use that, or move it away")
         return True
+
+    def require_mount(self, folder: str, name: str) -> None:
+        """Raise where a folder is on another file system than it was: what is made in it now would be hidden later."""
+        status = _files.look(folder)  # None: deleted, with all that was in it
+        if status and status.st_dev != self.devices[folder]:
+            raise RestartError(f"{name}: its folder is not what it was; mount it again and run again")
 
     def _is_ours(self, data: bytes) -> bool:
         """Whether a file that says this is ours, as far as is known."""

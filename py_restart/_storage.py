@@ -167,7 +167,8 @@ class Storage(_lock.Lock):
                         raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
                     _files.flush(place)
                 stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
-                self._require_ours(state.path, known.get(state.path))
+                if not self._require_ours(state.path, known.get(state.path)):
+                    self.journal.require_mount(folder, state.path)
         self._flush_folders()
 
     def _discard(self) -> None:
@@ -246,6 +247,7 @@ class Storage(_lock.Lock):
         path, journal, way_out = state.path, self.journal, self.journal.way_out
         with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
+            journal.devices[os.path.dirname(path)] = os.lstat(os.path.dirname(path)).st_dev
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
                 if not self._require_ours(path, stamp):
