@@ -111,7 +111,8 @@ class Storage(_lock.Lock):
             finally:
                 if journal.newest is before and self.is_of_this_process:  # a function that saves may have forked
                     self._discard()
-            self._settle()
+            with failing(f"{journal.name}: saved, but not all is in its place", "mend that and run again"):
+                self._settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""

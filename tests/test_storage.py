@@ -1474,7 +1474,9 @@ def test_what_a_moment_has_lost_goes_before_the_last_record_that_names_it(folder
                 elif i == 1:
                     with monkeypatch.context() as patch:
                         put(patch.setattr, "unlink", refusing(errno.EIO, "a", os.unlink))
-                        with pytest.raises(RestartError, match="could not be saved: Input/output error"):
+                        with pytest.raises(
+                            RestartError, match="run: saved, but not all is in its place: Input/output error"
+                        ):
                             outer.save()
                 else:
                     outer.save()
@@ -1632,7 +1634,7 @@ def test_a_folder_that_can_neither_be_renamed_nor_deleted_is_replaced_by_the_nex
             if i == 1:
                 with (
                     monkeypatch.context() as patch,
-                    pytest.raises(RestartError, match="run: could not be saved: Device"),
+                    pytest.raises(RestartError, match="run: saved, but not all is in its place: Device"),
                 ):
                     patch.setattr(os, "unlink", refusing(errno.EBUSY, "x", real))
                     counter.save()
@@ -2044,7 +2046,7 @@ def test_a_move_that_is_done_although_it_is_said_to_have_failed(folder, monkeypa
             seen.append(i)
             if i in (2, 3):
                 lost.append("ab"[i - 2])
-                with pytest.raises(RestartError, match="run: could not be saved: Input/output error"):
+                with pytest.raises(RestartError, match="run: saved, but not all is in its place: Input/output error"):
                     counter.save()
             counter.save()
             assert (position(), loaded("a"), Path("b").read_text(), hidden()) == (i, seen, str(seen), [])
