@@ -3,7 +3,7 @@
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, SimpleNamespace
 
 from . import _files
@@ -32,8 +32,8 @@ def warn_of_lost(nodes: list[Any]) -> None:
         for state in filter(Object.is_out_of_reach, states):
             state.is_judged = True
             what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
-            if state.is_constant:
-                what = f"this {state.value!r} was never assigned, so it stays what is saved"
+            if state.constants:
+                what = f"this {state.constants[0]!r} was never assigned, so it stays what is saved"
             way_out = "change in place what was returned, or assign to counter.object, which is the one registered last"
             warn(f"{state.path}: {what}: {way_out}")
 
@@ -42,6 +42,7 @@ class Object:
     """An object that is pickled to its path. What is saved is what `value` is at that time."""
 
     is_contained = False  # it is staged as a file beside its place
+    constants: Sequence[Any] = ()  # numbers that it is, or that nobody can change in it
     advice = "bring back the class, or the version of a library, that it was saved with"  # where it cannot be loaded
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
@@ -82,23 +83,28 @@ class Object:
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
         fresh = Object([object()], "", "")
-        if self.is_constant or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
-            return self.is_constant
+        self.constants = list(filter(_is_constant, [self.value]))
+        if self.constants or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
+            return bool(self.constants)
         # There may be many parts: where one is in reach, they are looked at once.
-        self.is_judged = self._most_references() > fresh._most_references()
+        is_held = self._most_references() > fresh._most_references()
+        self.constants = list(filter(_is_constant, self._parts() if is_held else ()))
+        self.is_judged = is_held and not self.constants
         return not self.is_judged
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is a number that Python keeps (0, 1, ...): it has many references, and is out of reach."""
-        kind = type(self.value)
-        return kind is bool or (kind is int and int(hex(self.value), 16) is self.value)
-
     def _most_references(self) -> int:
-        """Of its parts, such as `model` where `model, optimizer = save_load_object(...)`."""
-        parts = self.value.values() if isinstance(self.value, dict) else self.value
-        counted = parts if isinstance(self.value, tuple | list | dict) else ()
-        return max((sys.getrefcount(part) for part in counted if type(part) not in _FIXED), default=0)
+        return max((sys.getrefcount(part) for part in self._parts() if type(part) not in _FIXED), default=0)
+
+    def _parts(self) -> Iterable[Any]:
+        """Return its parts, such as `model` where `model, step = save_load_object(...)`."""
+        parts: Iterable[Any] = self.value.values() if isinstance(self.value, dict) else self.value
+        return parts if isinstance(self.value, tuple | list | dict) else ()
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether it is a number that Python keeps (0, 1, ...): it has many references, and is out of reach."""
+    kind = type(value)
+    return kind is bool or (kind is int and int(hex(value), 16) is value)
 
 
 class Functions:

@@ -276,6 +276,9 @@ LOST = {
     "a place in a dict": Case(LIST.replace("t =", 'd["t"] ='), 'd["t"] = d["t"] + [i]', 'd["t"]', ALL, "d = {}"),
     "a list that is made anew now and then": Case(LIST, "t = [*t, i] if i == 2 else t", "t", [2]),
     "the best so far": Case('t = counter.save_load_object(2.5, "t.pickle")', "t = i + 0.5 if i == 3 else t", "t", 3.5),
+    "a count beside a list": Case(
+        'u, t = counter.save_load_object(([], 0), "t.pickle")', "u.append(i); t += 1", "t", 6
+    ),
     "a variable that is deleted": Case(LIST + "; u = list(t); del t", "u.append(i)", "u", ALL),
     "a global that a function makes anew": Case(
         LIST, "grow(i)", "t", ALL, "def grow(i):\n    global t\n    t = t + [i]\n"
