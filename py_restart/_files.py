@@ -163,6 +163,17 @@ def place_of(name: str) -> str:
     return os.path.join(os.path.realpath(folder), os.path.basename(place))
 
 
+def mount_of(folder: str) -> str:
+    """Return where the file system of a folder is mounted. Its device may be another one when it is mounted again."""
+    return _mount_of(folder, os.lstat(folder).st_dev)
+
+
+@functools.lru_cache
+def _mount_of(folder: str, device: int) -> str:
+    above = os.path.dirname(folder)
+    return folder if above == folder or os.lstat(above).st_dev != device else _mount_of(above, device)
+
+
 def look(path: str) -> os.stat_result | None:
     """Return how it looks, a link by itself; None where nothing is there."""
     try:

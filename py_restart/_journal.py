@@ -62,7 +62,7 @@ class Journal:
         self.path, self.name = path, name
         self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
         self._due = monotonic() + FLUSH_SECONDS
-        self.devices: dict[str, int] = {}  # by folder in which something is saved: the file system that it is on
+        self.mounts: dict[str, str] = {}  # by folder in which something is saved: where its file system is mounted
         self.age = 0.0  # seconds since the last save, when it was read
         self._forget()
 
@@ -75,7 +75,7 @@ class Journal:
 
     def read(self) -> None:
         """Take up what is there."""
-        self.devices[self.folder] = os.lstat(self.folder).st_dev
+        self.mounts[self.folder] = _files.mount_of(self.folder)
         _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
         if data is None:
@@ -123,9 +123,8 @@ class Journal:
         return True
 
     def require_mount(self, folder: str, name: str) -> None:
-        """Raise where a folder is on another file system than it was: what is made in it now would be hidden later."""
-        status = _files.look(folder)  # None: deleted, with all that was in it
-        if status and status.st_dev != self.devices[folder]:
+        """Raise where a folder was on a mount that is not there now: what is made in it would be hidden later."""
+        if os.path.lexists(folder) and _files.mount_of(folder) != self.mounts[folder]:
             raise RestartError(f"{name}: its folder is not what it was; mount it again and run again")
 
     def _is_ours(self, data: bytes) -> bool:

@@ -2589,19 +2589,27 @@ def test_a_progress_file_that_cannot_be_read_just_after_it_was_replaced_is_waite
     assert before < clock.now < before + 1
 
 
-@pytest.mark.parametrize(("progress", "thing"), [("mount/run", ""), ("mount/run", "mount/a"), ("run", "mount/a")])
-def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock, monkeypatch, progress, thing):
-    """What is made in the empty folder below would be hidden as soon as the mount is back."""
-    os.mkdir("mount")
-    real, unmounted = os.lstat, []
+@pytest.fixture
+def disk(folder, monkeypatch):
+    """The folder `mount`, as if a file system was mounted there: the number of its device, 0 while it is not."""
+    os.makedirs("mount/deep")
+    top, real, device = os.path.realpath("mount"), os.lstat, [1]
 
     def looking(path, *more, **options):
         found = real(path, *more, **options)
-        if path in unmounted:
-            return os.stat_result((found.st_mode, found.st_ino, found.st_dev + 1, *found[3:]))
+        if f"{os.fspath(path)}/".startswith(f"{top}/"):
+            return os.stat_result((found.st_mode, found.st_ino, found.st_dev + device[0], *found[3:]))
         return found
 
     monkeypatch.setattr(os, "lstat", looking)
+    return device
+
+
+@pytest.mark.parametrize(
+    ("progress", "thing"), [("mount/run", ""), ("mount/deep/run", "mount/a"), ("run", "mount/deep/a")]
+)
+def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock, disk, progress, thing):
+    """What is made in the empty folder below would be hidden as soon as the mount is back."""
     name = thing or progress
     with pytest.raises(RestartError, match=f"{name}: its folder is not what it was; mount it again and run again"):
         counter = enable_counter(progress, each_save=True)
@@ -2612,14 +2620,25 @@ def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock
             assert i < 4
             if i == 3:
                 os.rename("mount", "elsewhere")
-                os.mkdir("mount")
-                unmounted.append(os.path.realpath("mount"))
-    assert os.listdir("mount") == []
-    os.rmdir("mount")
+                os.makedirs("mount/deep")
+                disk[0] = 0
+    assert (os.listdir("mount"), os.listdir("mount/deep")) == (["deep"], [])
+    shutil.rmtree("mount")
     os.rename("elsewhere", "mount")
-    unmounted.clear()
+    disk[0] = 2
     counter = enable_counter(progress)
     assert (counter.position, counter.save_load_object([], thing) if thing else []) == (3, [])
+
+
+def test_a_folder_that_was_mounted_again_meanwhile_is_the_same(folder, disk, position):
+    """An automounter does that where nothing is open: the save at the end of ten hours must not be refused."""
+    with pytest.raises(Stop), enable_counter("run") as counter:
+        _kept = counter.save_load_object([], "mount/deep/a")
+        for i in counter(range(9)):
+            disk[0] = 2 + i
+            if i == 3:
+                raise Stop
+    assert (position(), loaded("mount/deep/a")) == (3, [])
 
 
 def test_a_save_that_cannot_be_flushed_is_taken_back(folder, monkeypatch, position):
