@@ -39,4 +39,4 @@ class Costs:
             interval = float(f"{2 * spent / saves / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time"
             way_out = f"save_interval={interval:g} would make it less than {_COSTLY:.0%}"
-            log("warning", f"{name}: {share}; {way_out} (in an inner loop that is shorter: no each_save)")
+            log("warning", f"{name}: {share}; {way_out} (an inner loop that is shorter needs no each_save)")

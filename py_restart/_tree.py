@@ -116,7 +116,7 @@ class Place(Counted):
         values = [state.value for loop in (*self.around, self) for state in loop.states if isinstance(state, Object)]
         if not is_within(parts, values):
             way_out = "if it is another input, give it a path of its own"
-            warn(f"{self.name}: saved with {what}; {self.start} items of this one count as done; {way_out}")
+            warn(f"{self.name}: saved with {what}; {self.start} of this one count as done; {way_out}")
 
     def inside(self) -> dict[str, Any]:
         """Return the loops that have begun inside the current item. Whoever has begun last stands last."""
