@@ -249,10 +249,6 @@ class Journal:
         if file >= 0:
             os.close(file)
 
-    def __del__(self) -> None:
-        if self._file >= 0:  # as the interpreter ends, even `_files` may be gone
-            _files.attempt(self.close)
-
     def remove(self) -> None:
         """Delete the file; nothing belongs to its moment any more."""
         self.close()

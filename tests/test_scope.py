@@ -259,6 +259,24 @@ def test_a_first_loop_whose_files_cannot_be_removed_is_all_that_is_left(folder, 
     assert error.value.__notes__ == [LEFT_TO_DELETE]
 
 
+def test_a_block_inside_a_loop_has_no_files_to_delete(folder, monkeypatch, position):
+    """Where what its end saves cannot be saved, the loop around it is as it was: the error says no more."""
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(RestartError, match="outer: could not be saved: Input/output error") as error:
+        for i in simple_counter("outer", range(4)):
+            with monkeypatch.context() as patch, multi_count():
+                for _ in simple_counter("inner", range(3)):
+                    pass
+                if i == 2:
+                    for module, name in ((_files, "pwrite"), (os, "open")):
+                        patch.setattr(module, name, failing)
+    assert not hasattr(error.value, "__notes__")
+    assert position("outer") == 2
+
+
 def test_a_removal_whose_other_record_is_damaged_is_an_error_and_touches_nothing(folder, left, monkeypatch):
     """That one names what is to be deleted; without it the rest would be left, and look like somebody else's."""
     advice = f"could not be removed: .*; all that is left to do is to delete run and {folder / 'kept'}$"
