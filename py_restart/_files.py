@@ -170,8 +170,9 @@ def mount_of(folder: str) -> str:
 
 @functools.lru_cache
 def _mount_of(folder: str, device: int) -> str:
-    above = os.path.dirname(folder)
-    return folder if above == folder or os.lstat(above).st_dev != device else _mount_of(above, device)
+    above = os.path.dirname(folder)  # it may not be ours to look at, as on a share of which one folder is (Windows)
+    is_same = above != folder and os.path.lexists(above) and os.lstat(above).st_dev == device
+    return _mount_of(above, device) if is_same else folder
 
 
 def look(path: str) -> os.stat_result | None:

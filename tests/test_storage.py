@@ -2630,6 +2630,24 @@ def test_nothing_is_saved_in_a_folder_that_was_unmounted_meanwhile(folder, clock
     assert (counter.position, counter.save_load_object([], thing) if thing else []) == (3, [])
 
 
+def test_a_folder_in_one_that_nobody_may_look_at(folder, disk, monkeypatch):
+    """On Windows a folder of a share can be used by who may not even look at the one that it is in."""
+    above, real = os.path.realpath("mount"), os.lstat
+
+    def looking(path, *more, **options):
+        if os.fspath(path) == above:
+            raise PermissionError(errno.EACCES, "Access is denied", path)
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "lstat", looking)
+    for start in (0, 4):
+        with contextlib.suppress(ZeroDivisionError), enable_counter("mount/deep/run") as counter:
+            assert counter.position == start
+            for i in counter(range(9)):
+                1 / (i - 4 + start)
+    assert os.listdir("mount/deep") == []
+
+
 def test_a_folder_that_was_mounted_again_meanwhile_is_the_same(folder, disk, position):
     """An automounter does that where nothing is open: the save at the end of ten hours must not be refused."""
     with pytest.raises(Stop), enable_counter("run") as counter:
