@@ -108,7 +108,7 @@ def attach(error: BaseException, failure: BaseException) -> None:
             say(str(failure))
         except Exception as told:  # some do not let themselves be changed; where warnings are errors, the note says it
             if isinstance(told, UserWarning) and isinstance(error, SystemExit | GeneratorExit):  # but not of these
-                sys.excepthook(UserWarning, UserWarning(str(failure)), None)
+                sys.__excepthook__(UserWarning, UserWarning(str(failure)), None)  # the program's might exit
 
 
 def _is_ours(frame: Any) -> bool:

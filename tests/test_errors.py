@@ -599,12 +599,14 @@ def test_an_error_names_the_file_at_fault(folder, monkeypatch, name, at):
 
 @pytest.mark.parametrize("is_error", [False, True], ids=["", "warnings are errors"])
 @pytest.mark.parametrize("kind", [Stop, SystemExit])
-def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error, capsys):
+def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error, capsys, monkeypatch):
     """The user's own stays the one that is raised; the failure is attached to it, logged, and warned of.
 
-    Where warnings are errors, it is printed like one below a `SystemExit`, which shows nobody its note.
+    Where warnings are errors, it is printed like one below a `SystemExit`, which shows nobody its note. What the
+    program does at an exception that nobody catches may be to exit: that is not for this one.
     """
     error = kind("enough")
+    monkeypatch.setattr(sys, "excepthook", lambda *_: sys.exit(7))
 
     def job():
         with enable_counter("run") as counter:
