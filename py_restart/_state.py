@@ -3,7 +3,7 @@
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import FunctionType, SimpleNamespace
 
 from . import _files
@@ -32,8 +32,8 @@ def warn_of_lost(nodes: list[Any]) -> None:
         for state in filter(Object.is_out_of_reach, states):
             state.is_judged = True
             what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
-            if state.constants:
-                what = f"this {state.constants[0]!r} was never assigned, so it stays what is saved"
+            if state.constant is not None:
+                what = f"this {state.constant!r} was never assigned, so it stays what is saved"
             way_out = "change in place what was returned, or assign to counter.object, which is the one registered last"
             warn(f"{state.path}: {what}: {way_out}")
 
@@ -42,7 +42,7 @@ class Object:
     """An object that is pickled to its path. What is saved is what `value` is at that time."""
 
     is_contained = False  # it is staged as a file beside its place
-    constants: Sequence[Any] = ()  # numbers that it is, or that nobody can change in it
+    constant: Any = None  # a number that it is, or that nobody can change in it
     advice = "bring back the class, or the version of a library, that it was saved with"  # where it cannot be loaded
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
@@ -83,13 +83,13 @@ class Object:
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
         fresh = Object([object()], "", "")
-        self.constants = list(filter(_is_constant, [self.value]))
-        if self.constants or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
-            return bool(self.constants)
+        self.constant = next(filter(_is_constant, [self.value]), None)
+        if self.constant is not None or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
+            return self.constant is not None
         # There may be many parts: where one is in reach, they are looked at once.
         is_held = self._most_references() > fresh._most_references()
-        self.constants = list(filter(_is_constant, self._parts() if is_held else ()))
-        self.is_judged = is_held and not self.constants
+        self.constant = next(filter(_is_constant, self._parts() if is_held else ()), None)
+        self.is_judged = is_held and self.constant is None
         return not self.is_judged
 
     def _most_references(self) -> int:
@@ -103,8 +103,7 @@ class Object:
 
 def _is_constant(value: Any) -> bool:
     """Whether it is a number that Python keeps (0, 1, ...): it has many references, and is out of reach."""
-    kind = type(value)
-    return kind is bool or (kind is int and int(hex(value), 16) is value)
+    return isinstance(value, bool) or (type(value) is int and int(hex(value), 16) is value)
 
 
 class Functions:
