@@ -88,7 +88,8 @@ class Object:
             return self.constant is not None
         # There may be many parts: where one is in reach, they are looked at once.
         is_held = self._most_references() > fresh._most_references()
-        self.constant = next(filter(_is_constant, self._parts() if is_held else ()), None)
+        parts = (part for part in self._parts() if is_held and type(part) is not bool)  # that is more often a setting
+        self.constant = next(filter(_is_constant, parts), None)
         self.is_judged = is_held and self.constant is None
         return not self.is_judged
 

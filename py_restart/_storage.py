@@ -248,7 +248,7 @@ class Storage(_lock.Lock):
         path, journal, way_out = state.path, self.journal, self.journal.way_out
         with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
-            journal.mounts[os.path.dirname(path)] = _files.mount_of(os.path.dirname(path))
+            journal.mounts.setdefault(os.path.dirname(path), _files.mount_of(os.path.dirname(path)))
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
                 if not self._require_ours(path, stamp):

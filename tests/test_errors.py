@@ -597,6 +597,16 @@ def test_an_error_names_the_file_at_fault(folder, monkeypatch, name, at):
                 pass
 
 
+def test_an_error_of_renaming_names_both_files(folder):
+    """Which of the two it is the system does not tell."""
+    counter = enable_counter("run", each_save=True)
+    counter.save_load_funcs([lambda path: os.replace("missing", path)], [print], ["model"])
+    with pytest.raises(
+        RestartError, match=r", writing .*/model: No such file or directory: missing -> .*/model; nothing"
+    ):
+        counter.save()
+
+
 @pytest.mark.parametrize("is_error", [False, True], ids=["", "warnings are errors"])
 @pytest.mark.parametrize("kind", [Stop, SystemExit])
 def test_a_save_that_fails_while_another_exception_is_on_its_way(folder, log, kind, is_error, capsys, monkeypatch):

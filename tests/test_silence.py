@@ -292,6 +292,7 @@ KEPT = {
         's, t = counter.save_load_object([set(), {"n": 0}], "t.pickle")', 's.add(i); t["n"] += i', 't["n"] + len(s)', 21
     ),
     "a part of a dict": Case('t = counter.save_load_object({"w": [0]}, "t.pickle")["w"]', "t[0] += i", "t", [15]),
+    "a setting beside a list": Case('t, u = counter.save_load_object(([], True), "t.pickle")', "t.append(i)", "t", ALL),
     "changed in place": Case(LIST, "t.append(i)", "t", ALL),
     "changed in place with +=": Case(LIST, "t += [i]", "t", ALL),
     "a dict": Case('t = counter.save_load_object({"n": 0}, "t.pickle")', 't["n"] += i', 't["n"]', 15),
