@@ -83,13 +83,14 @@ class Object:
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
         fresh = Object([object()], "", "")
-        self.constant = next(filter(_is_constant, [self.value]), None)
+        self.constant = self.value if _is_constant(self.value) else None
         if self.constant is not None or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
             return self.constant is not None
         # There may be many parts: where one is in reach, they are looked at once.
         is_held = self._most_references() > fresh._most_references()
-        parts = (part for part in self._parts() if is_held and type(part) is not bool)  # that is more often a setting
-        self.constant = next(filter(_is_constant, parts), None)
+        if is_held:
+            numbers = (part for part in self._parts() if type(part) is not bool)  # that is more often a setting
+            self.constant = next(filter(_is_constant, numbers), None)
         self.is_judged = is_held and self.constant is None
         return not self.is_judged
 

@@ -149,28 +149,32 @@ class Storage(_lock.Lock):
         before, stamps = self.journal.newest, files_of(moment)
         known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
         for state in states:
-            folder, base = os.path.split(state.path)
-            place = new = beside(self.journal.path, state.path, letter)
+            folder, place = os.path.dirname(state.path), beside(self.journal.path, state.path, letter)
             self._unflushed.add(folder)
             what = f"{self.journal.name}: could not be saved, writing {state.path}"
             with failing(what, advice):
-                _files.delete(place)
-                if state.is_contained:
-                    self._leftovers.append(place)
-                    os.mkdir(place)
-                    new = os.path.join(place, base)
-                self._staged[state.path] = new
-                with failing(what, advice, Exception):
-                    state.save(new)
-                if state.is_contained:
-                    if (found := os.listdir(place)) != [base]:
-                        what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
-                        raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
-                    _files.flush(place)
-                stamps[state.path].update(_files.stamp_of(new, is_flushed=True))
+                stamps[state.path].update(self._write(state, place, failing(what, advice, Exception)))
                 if not self._require_ours(state.path, known.get(state.path)):
                     self.journal.require_mount(folder, state.path)
         self._flush_folders()
+
+    def _write(self, state: Any, place: str, saving: failing) -> Stamp:
+        """Write new contents to this place and flush them; `saving` words what the program's own code may raise."""
+        new, base = place, os.path.basename(state.path)
+        _files.delete(place)
+        if state.is_contained:
+            self._leftovers.append(place)
+            os.mkdir(place)
+            new = os.path.join(place, base)
+        self._staged[state.path] = new
+        with saving:
+            state.save(new)
+        if state.is_contained:
+            if (found := os.listdir(place)) != [base]:
+                what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+                raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
+            _files.flush(place)
+        return _files.stamp_of(new, is_flushed=True)
 
     def _discard(self) -> None:
         """What was staged does not count. What cannot be deleted now is left for the next start."""
@@ -246,9 +250,10 @@ class Storage(_lock.Lock):
     def load(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
         path, journal, way_out = state.path, self.journal, self.journal.way_out
+        folder = os.path.dirname(path)
         with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
-            journal.mounts.setdefault(os.path.dirname(path), _files.mount_of(os.path.dirname(path)))
+            journal.mounts.setdefault(folder, _files.mount_of(folder))
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
                 if not self._require_ours(path, stamp):

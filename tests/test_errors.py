@@ -587,7 +587,10 @@ def test_an_error_names_the_file_at_fault(folder, monkeypatch, name, at):
     def write(path):
         Path(path if name else "nowhere/model").write_text("all")
 
-    with monkeypatch.context() as patch, pytest.raises(RestartError, match=f"^run: .*: .*/?{at}; "):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RestartError, match=f"^run: (could not be|saved, but not) .*: .*/?{at}; "),
+    ):
         with enable_counter("run", each_save=True) as counter:
             _kept = counter.save_load_object([], "other/object")
             counter.save_load_funcs([write], [print], ["other/model"])
