@@ -156,23 +156,25 @@ def position(folder):
 BRAKE = """
 import os, re, sys, time
 
-printed, nap = [""], time.sleep
+printed, stops, nap = [""], [], time.sleep
 
 def heard(write):
     def hear(text):
         printed[0] = (printed[0] + text)[-500:]
+        if re.match(os.environ["STOP_AT"], re.split("[\\r\\n]", printed[0].rstrip())[-1]):
+            try:  # before anybody can read it, and stop this process
+                os.mkdir(os.environ["BRAKE"] + "/stopped")
+                stops.append(float("inf"))
+            except FileExistsError:
+                pass
         return write(text)
     return hear
 
 def sleep(seconds):
     with open(os.environ["BRAKE"] + "/naps", "a") as naps:
         print(seconds, file=naps)
-    if re.match(os.environ["STOP_AT"], re.split("[\\r\\n]", printed[0].rstrip())[-1]):
-        try:
-            os.mkdir(os.environ["BRAKE"] + "/stopped")
-            seconds = float("inf")
-        except FileExistsError:
-            pass
+    if stops:
+        seconds = stops.pop()
     end = time.monotonic() + seconds
     while time.monotonic() < end:  # a signal just before the system call does not interrupt it
         nap(min(seconds, 0.01))

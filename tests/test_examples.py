@@ -84,10 +84,10 @@ def test_the_quickstart_shows_a_loop_that_resumes_within_ten_seconds(tmp_path, b
     """A newcomer types one line and sees: a real interrupt, the saved progress, the rest of the loop, nothing left."""
     environment = brake("item 4$")
     status, lines = run("quickstart.py", tmp_path, **environment)
+    assert status == 0, lines
     naps = Path(environment["BRAKE"], "naps").read_text().split()
-    assert 1 <= sum(map(float, naps)) < 8  # and two for three processes to start
+    assert 1.7 < sum(map(float, naps)) < 8  # and two for three processes to start
     first, second = "\n".join(lines).split("\n\n")[:2]
-    assert status == 0
     assert first.splitlines()[:6] == ["$ python job.py", *(f"item {i}" for i in range(5))]
     assert first.splitlines()[-4:] == ["KeyboardInterrupt", "$ ls", "job.progress", "total.pickle"]
     assert second.splitlines()[1] in ("item 4", "item 5")  # 5 where the interrupt came late, with item 4 done
