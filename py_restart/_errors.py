@@ -37,11 +37,11 @@ class failing:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         is_raised_by_handler = self._kind is OSError and getattr(error, "errno", 0) is None  # not of the system
         if isinstance(error, self._kind) and not is_raised_by_handler:
-            why = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}".removesuffix(": ")
             if isinstance(error, OSError):
                 names = [str(name) for name in (error.filename, error.filename2) if name is not None]
                 named = "" if not names or names[-1] in self._what else f": {' -> '.join(names)}"
-                why = f"{error.strerror or error}{named}"
+                why = f"{error.strerror or str(error) or why}{named}"
             raise RestartError(f"{self._what}: {why}; {self._advice}") from error
 
 

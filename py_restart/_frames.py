@@ -10,6 +10,7 @@ import sys
 from bisect import bisect
 from functools import lru_cache
 from itertools import compress
+from opcode import opname
 from types import CodeType, FrameType, TracebackType
 from weakref import ref
 
@@ -107,8 +108,6 @@ def stack_of(frame: FrameType | None, last: FrameType | None = None) -> dict[int
 
 def is_at_yield(trace: TracebackType) -> bool:
     """Whether an exception was thrown into a generator where it yields; else what it draws from has raised it."""
-    from opcode import opname
-
     return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("YIELD_VALUE", "RESUME")
 
 

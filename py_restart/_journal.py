@@ -102,6 +102,11 @@ class Journal:
                 time.sleep(0.01)
 
     @property
+    def number(self) -> int:
+        """The number of the save that counts; 0 where there is none."""
+        return self.newest["save"] if self.newest else 0
+
+    @property
     def way_out(self) -> str:
         """How to start afresh."""
         return f"to start afresh delete {self.files}"
@@ -138,6 +143,15 @@ class Journal:
 
         `told` is the loop in it that tells its position; `teller` writes further ones, until another record or `close`.
         """
+        try:
+            self._write(moment, told, teller, flush, close)
+        except BaseException as raised:
+            if getattr(raised, "errno", None) is None and not isinstance(raised, RestartError):
+                self._forget()  # raised by another thread, a debugger, for want of memory: it may be there already
+                self.read()
+            raise
+
+    def _write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
         self.stop_telling()
         is_due, failure = flush or monotonic() > self._due, None
         if is_due:

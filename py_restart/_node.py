@@ -240,7 +240,7 @@ class Node(Place):
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
         began, boundary = monotonic(), position // self._span
-        if self.state == OVER or began - self._last_save < self._interval:
+        if self.state == OVER or 0 <= began - self._last_save < self._interval:
             return
         self._save(teller=teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None

@@ -101,15 +101,15 @@ class Storage(_lock.Lock):
         advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{self.journal.name}: could not be saved", advice):
             self._take_up_again()
-            before = journal.newest
-            if not (states or files_of(before)):
+            number = journal.number
+            if not (states or files_of(journal.newest)):
                 self._flush_folders()  # the record that is overwritten may be the last that names what has gone
                 return journal.write(moment, told, teller, flush, close)
             try:
                 self._stage(moment, states, advice)
                 journal.write(moment, told, teller, True, close)
             finally:
-                if journal.newest is before and self.is_of_this_process:  # a function that saves may have forked
+                if journal.number == number and self.is_of_this_process:  # a function that saves may have forked
                     self._discard()
             with failing(f"{journal.name}: saved, but not all is in its place", "mend that and run again"):
                 self._settle()
@@ -146,8 +146,7 @@ class Storage(_lock.Lock):
 
     def _stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
         """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
-        before, stamps = self.journal.newest, files_of(moment)
-        known, letter = files_of(before), "ab"[before["save"] % 2 if before else 0]
+        known, stamps, letter = files_of(self.journal.newest), files_of(moment), "ab"[self.journal.number % 2]
         for state in states:
             folder, place = os.path.dirname(state.path), beside(self.journal.path, state.path, letter)
             self._unflushed.add(folder)

@@ -213,6 +213,20 @@ def test_a_boundary_that_comes_too_soon_is_passed_over(folder, clock, has_object
     del kept
 
 
+@pytest.mark.parametrize(("interval", "expected"), [(0, [None, 1, 2, 3, 4, 5]), (10, [None, None, None, None, 4, 4])])
+def test_a_clock_that_is_set_back_stops_no_save(folder, clock, position, interval, expected):
+    """None that counts seconds is, but those are that replace it in the tests of programs."""
+    saved = []
+    counter = enable_counter("run", each_save=True, save_interval=interval)
+    kept = counter.save_load_object([], "kept")
+    for i in counter(range(6)):
+        saved.append(position())
+        kept.append(i)
+        if i == 3:
+            clock.now -= 3600
+    assert saved == expected
+
+
 def test_a_save_that_was_asked_for_counts_for_the_interval(folder, clock, position):
     """The boundary right behind `save()` comes too soon after the last save."""
     counter = enable_counter("run", each_save=True, save_interval=10)

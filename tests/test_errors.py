@@ -191,15 +191,20 @@ def test_a_folder_with_a_colon_at_its_end_is_no_url(folder):
     assert os.listdir("data:") == []
 
 
-def test_an_oserror_without_a_number_that_a_function_raises_is_ours(folder):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(OSError("the model is busy"), "the model is busy"), (TimeoutError(), "TimeoutError"), (KeyError(), "KeyError")],
+    ids=repr,
+)
+def test_an_oserror_without_a_number_that_a_function_raises_is_ours(folder, error, why):
     """A handler of signals may raise such a one anywhere, and has it back; what saves does not."""
 
     def save(path):
-        raise OSError("the model is busy")
+        raise error
 
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([save], [print], ["model"])
-    with pytest.raises(RestartError, match="run: could not be saved, writing .*model: the model is busy; nothing had"):
+    with pytest.raises(RestartError, match=f"run: could not be saved, writing .*model: {why}; nothing had"):
         counter.save()
     assert files() == {".run.lock": Path(".run.lock").read_bytes()}
 

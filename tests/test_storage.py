@@ -1817,6 +1817,35 @@ def test_a_block_that_ends_since_too_many_files_are_open_is_saved(folder, left, 
     assert counter.position > 20
 
 
+LEAKS = """
+import resource
+from py_restart import enable_counter, simple_counter
+
+def leak(start=0):
+    for n in range(start, 60):
+        opened.append(open("leak.py"))
+        yield n
+
+opened = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 4096))
+with enable_counter("run") as counter:
+    for i in LOOP:
+        print(i, end=" ", flush=True)
+"""
+
+
+@pytest.mark.parametrize("loop", ["counter(leak)", "(i for _ in counter('ab') for i in simple_counter('inner', leak))"])
+def test_a_source_that_opens_too_many_files_ends_the_loop_by_its_own_error(folder, loop):
+    """What had to be imported only now would fail, and hide it; and an item that is done would run again."""
+    Path("leak.py").write_text(LEAKS.replace("LOOP", loop))
+    command, pipes = [sys.executable, "leak.py"], {"capture_output": True, "text": True, "env": environment()}
+    first = subprocess.run(command, timeout=60, **pipes)
+    second = subprocess.run(command, timeout=60, **pipes)
+    assert first.stderr.splitlines()[-1] == "OSError: [Errno 24] Too many open files: 'leak.py'"
+    assert "During handling" not in first.stderr
+    assert int(second.stdout.split()[0]) == len(first.stdout.split()) > 20
+
+
 @pytest.mark.parametrize("refusal", [None, PermissionError(errno.EPERM, "no more"), ValueError("no more")], ids=repr)
 def test_a_block_is_saved_with_what_is_left_where_no_more_files_can_be_had(folder, left, run_child, refusal):
     """There may be no more, or the system says no to who wants more: that costs nothing that can be done without."""
@@ -3577,6 +3606,41 @@ def test_an_exception_at_any_line_of_taking_the_lock_leaves_it_free(folder, run_
     told = run_child(job)
     assert told.error is None
     assert told.told == [[]] * (len(told.told) - 1) + [0] and len(told.told) > 10
+
+
+@pytest.mark.parametrize("error", [Kill, TimeoutError])
+@pytest.mark.parametrize("struck", [0, 2])  # the first save, for which there is no file yet, and one in place
+@pytest.mark.parametrize("name", ["_journal.py", "_storage.py"])
+def test_an_exception_at_any_line_of_a_save_leaves_one_whole_moment(folder, run_child, name, struck, error):
+    """A time limit of another thread, a debugger, the want of memory: the record may be written, and nobody knows."""
+
+    def fail():
+        raise error
+
+    def job(tell):
+        for number in itertools.count():
+            lines = [-1]
+            with contextlib.suppress(error, RestartError), contextlib.ExitStack() as stack:
+                with enable_counter("run", each_save=True) as counter:
+                    done = counter.save_load_object([], "done")
+                    for i in counter(range(5)):
+                        done.append(i)
+                        if i == struck:
+                            lines = stack.enter_context(at_line(number, name, fail))
+                        elif i == struck + 1:
+                            stack.close()
+                            raise error
+            if lines[0] >= 0:
+                break
+            with enable_counter("run", each_save=True) as counter:
+                tell([counter.position, *counter.save_load_object([], "done")])
+                counter.remove_files()
+
+    told = run_child(job)
+    assert told.error is None
+    former, new = ([n, *range(n)] for n in (struck, struck + 1))
+    assert [one for one in told.told if one not in (former, new)] == []
+    assert told.told.count(former) > 5 and told.told.count(new) > 5
 
 
 def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folder, run_child, left):
