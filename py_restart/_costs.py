@@ -32,11 +32,11 @@ class Costs:
             quick()
             seconds = monotonic() - now
             self._quick = min(seconds, self._quick or seconds)  # what else runs meanwhile makes some longer
-        saves, spent = self._timed + self._others, self._spent + self._others * self._quick
+        spent = self._spent + self._others * self._quick
         if spent > _COSTLY * total:
             self._is_judged = True
-            # Twice what it comes to: a disk that rests between two saves takes longer for each.
-            interval = float(f"{2 * spent / saves / _COSTLY:.2g}")
+            # With an interval none is quick. Twice what it comes to: a disk that rests between two takes longer for each.
+            interval = float(f"{2 * self._spent / self._timed / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time"
             way_out = f"save_interval={interval:g} would make it less than {_COSTLY:.0%}"
             log("warning", f"{name}: {share}; {way_out} (an inner loop that is shorter needs no each_save)")

@@ -68,14 +68,11 @@ def decode(data: bytes, folder: str) -> tuple[int, list[bytes], list[Moment]]:
         what = f"in format {int(version)}, but this py_restart reads format {_VERSION}"
         raise ValueError(f"{what} (the one that wrote it can finish the work)")
     size, line = len(line) + 1, line.rstrip(b" ")
-    if size < _SMALLEST or line != first_line(line.partition(b'"id": "')[2].partition(b'"')[0]):
-        raise ValueError(f"cut short or damaged ({len(data)} bytes; its first line does not match its check sum)")
-    if len(data) != 3 * size:
-        raise ValueError(f"cut short or damaged ({len(data)} of {3 * size} bytes)")
+    is_whole = size >= _SMALLEST and line == first_line(line.partition(b'"id": "')[2].partition(b'"')[0])
     records = [data[at : at + size] for at in (size, 2 * size)]
     moments = [moment for record in records if (moment := _read_record(record, folder, crc32(line)))]
-    if not moments:
-        raise ValueError("damaged (neither of its two records is whole)")
+    if not (is_whole and moments and len(data) == 3 * size):
+        raise ValueError(f"cut short or damaged ({len(data)} bytes)")
     # Of two with the same number the second one is a copy of the first save, or of what the first one was then.
     moments.sort(key=lambda moment: moment["save"], reverse=True)
     if "removed" in moments[0] and len(moments) == 1:

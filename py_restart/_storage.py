@@ -300,8 +300,5 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
-    if is_file:
-        with failing(f"{name}: cannot be used", "give another path"):
-            if _files.kind_of(path) not in ("file", ""):
-                kind = "a folder; give the path of a file" if os.path.isdir(path) else "not a file; give another path"
-                raise RestartError(f"{name}: {kind}")
+    if is_file and _files.kind_of(path) not in ("file", ""):
+        raise RestartError(f"{name}: not a file; give the path of a file")

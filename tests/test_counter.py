@@ -282,6 +282,31 @@ def test_saving_many_positions_that_takes_too_long_is_named_as_well(folder, cloc
     assert re.search(r"run: saving takes 20% of .*save_interval=0.01 ", log("WARNING")[0])
 
 
+def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(folder, clock, log, monkeypatch):
+    """With an interval the file is opened and closed for each of them, which takes much longer than to write in it."""
+
+    def slower(name, seconds):
+        real = getattr(os, name)
+
+        def slow(*arguments):
+            clock.now += seconds
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, slow)
+        if hasattr(_files, name):
+            monkeypatch.setattr(_files, name, slow)
+
+    slower("pwrite", 0.0005)
+    slower("lseek", 0.02)
+    for _ in simple_counter("run", range(5000)):
+        clock.now += 0.002
+    (line,) = log("WARNING")
+    interval = float(line.partition("save_interval=")[2].split()[0])
+    for _ in simple_counter("run", range(5000), save_interval=interval):
+        clock.now += 0.002
+    assert log("WARNING") == [line]
+
+
 def test_saving_in_short_inner_loops_is_named_once(folder, clock, log):
     """Each of them is over before anybody minds: what they take counts for the outermost loop."""
 
