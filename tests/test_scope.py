@@ -3489,3 +3489,32 @@ def test_a_stop_as_a_block_ends_waits_until_all_files_are_gone(folder, left, mon
     assert (left(), stops) == ([], [])
     with multi_count():
         pass
+
+
+def finally_behind_a_return(rows, rest):
+    try:
+        for number, _ in rows:
+            if number == 2:
+                return
+    finally:
+        rest()
+
+
+def return_behind_a_break(rows, rest):
+    for number, _ in rows:
+        if number == 2:
+            break
+    return rest()
+
+
+@pytest.mark.parametrize("program", [finally_behind_a_return, return_behind_a_break])
+def test_what_is_copied_to_where_a_for_is_left_is_behind_it(folder, left, program):
+    """Python copies what is short, and a `finally`, into the body; a variable holds the iterator, so nothing ends it."""
+    seen = []
+
+    def rest():
+        for _ in simple_counter("rest", range(3)):
+            seen.append(left())
+
+    program(enumerate(simple_counter("run", range(9))), rest)
+    assert ["rest" in names for names in seen] == [False, True, True]
