@@ -3509,7 +3509,7 @@ def return_behind_a_break(rows, rest):
 
 @pytest.mark.parametrize("program", [finally_behind_a_return, return_behind_a_break])
 def test_what_is_copied_to_where_a_for_is_left_is_behind_it(folder, left, program):
-    """Python copies what is short, and a `finally`, into the body; a variable holds the iterator, so nothing ends it."""
+    """Python copies what is short, and a `finally`, into the body; a variable holds the iterator: nothing ends it."""
     seen = []
 
     def rest():

@@ -3608,6 +3608,25 @@ def test_an_exception_at_any_line_of_taking_the_lock_leaves_it_free(folder, run_
     assert told.told == [[]] * (len(told.told) - 1) + [0] and len(told.told) > 10
 
 
+def test_an_exception_right_behind_the_writing_of_a_record_leaves_the_new_moment(folder, monkeypatch):
+    """It is not known to have been written; what was staged for it is needed all the same."""
+    counter, real = enable_counter("run", each_save=True), _files.pwrite
+    done = counter.save_load_object([], "done")
+
+    def strike(*arguments):
+        real(*arguments)
+        raise Kill
+
+    with pytest.raises(Kill):
+        for i in counter(range(5)):
+            done.append(i)
+            if i == 2:
+                monkeypatch.setattr(_files, "pwrite", strike)
+    monkeypatch.setattr(_files, "pwrite", real)
+    counter = enable_counter("run", each_save=True)
+    assert (counter.position, counter.save_load_object([], "done")) == (3, [0, 1, 2])
+
+
 @pytest.mark.parametrize("error", [Kill, TimeoutError])
 @pytest.mark.parametrize("struck", [0, 2])  # the first save, for which there is no file yet, and one in place
 @pytest.mark.parametrize("name", ["_journal.py", "_storage.py"])
@@ -3618,6 +3637,8 @@ def test_an_exception_at_any_line_of_a_save_leaves_one_whole_moment(folder, run_
         raise error
 
     def job(tell):
+        sys.settrace(None)  # up to 3.11 that of `coverage` would come back, and end ours
+        sys._getframe().f_trace = None
         for number in itertools.count():
             lines = [-1]
             with contextlib.suppress(error, RestartError), contextlib.ExitStack() as stack:
