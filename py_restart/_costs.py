@@ -35,7 +35,7 @@ class Costs:
         spent = self._spent + self._others * self._quick
         if spent > _COSTLY * total:
             self._is_judged = True
-            # With an interval none is quick. Twice what it comes to: a disk that rests between two takes longer for each.
+            # With one, none is quick. Twice what it comes to: a disk that rests between two takes longer for each.
             interval = float(f"{2 * self._spent / self._timed / _COSTLY:.2g}")
             share = f"saving takes {min(1, spent / total):.0%} of the time"
             way_out = f"save_interval={interval:g} would make it less than {_COSTLY:.0%}"

@@ -143,15 +143,6 @@ class Journal:
 
         `told` is the loop in it that tells its position; `teller` writes further ones, until another record or `close`.
         """
-        try:
-            self._write(moment, told, teller, flush, close)
-        except BaseException as raised:
-            if getattr(raised, "errno", None) is None and not isinstance(raised, RestartError):
-                self._forget()  # raised by another thread, a debugger, for want of memory: it may be there already
-                self.read()
-            raise
-
-    def _write(self, moment: Moment, told: Moment, teller: Teller | None, flush: bool, close: bool) -> None:
         self.stop_telling()
         is_due, failure = flush or monotonic() > self._due, None
         if is_due:
@@ -171,12 +162,7 @@ class Journal:
         head, tail, size = encode(record, record if told is moment else told, self.folder, crc32(line))
         data = head + tail % (told["position"], told["position"])
         slot = 2 - save % 2
-        is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
-        if not is_in_place:
-            is_due = is_due or bool(self._lines[0])
-            self._write_anew(slot, line, data, max(size, self._size), is_due)
-            self._durable = -save if is_due else 0
-        self._count(record, slot, flush=is_due and is_in_place)
+        is_due = self._place(record, slot, line, data, size, is_due)
         if is_due:
             self.flush(is_written=True)
         if close or is_due:
@@ -187,6 +173,22 @@ class Journal:
             teller.file = self._file
         if failure is not None:
             raise failure
+
+    def _place(self, record: Moment, slot: int, line: bytes, data: bytes, size: int, is_due: bool) -> bool:
+        """Bring a record into the file, or into a new one in its place; return whether it has to be flushed."""
+        try:
+            is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
+            if not is_in_place:
+                is_due = is_due or bool(self._lines[0])
+                self._write_anew(slot, line, data, max(size, self._size), is_due)
+                self._durable = -record["save"] if is_due else 0
+            self._count(record, slot, flush=is_due and is_in_place)
+            return is_due
+        except BaseException as raised:
+            if getattr(raised, "errno", None) is None and not isinstance(raised, RestartError):
+                self._forget()  # raised by another thread, a debugger, for want of memory: it may be there already
+                self.read()
+            raise
 
     def _write_in_place(self, slot: int, data: bytes) -> bool:
         """Overwrite a record; return False where the file has gone, is not ours, or cannot be written in place."""
