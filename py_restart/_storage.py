@@ -300,5 +300,5 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
-    if is_file and _files.kind_of(path) not in ("file", ""):
-        raise RestartError(f"{name}: not a file; give the path of a file")
+    if is_file and (kind := _files.kind_of(path)) not in ("file", ""):
+        raise RestartError(f"{name}: {'a folder' if kind == 'folder' else 'not a file'}; give the path of a file")

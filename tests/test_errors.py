@@ -272,7 +272,7 @@ def test_a_folder_that_can_be_written_and_not_read_is_an_error_at_once(folder, m
 def test_a_path_that_is_no_file_is_an_error_at_once(folder, kind):
     """It stays as it is; a pipe would wait for ever."""
     os.mkdir("run") if kind == "folder" else os.mkfifo("run")
-    with refused(RestartError, "run: not a file; give the path of a file"):
+    with refused(RestartError, f"run: {'a folder' if kind == 'folder' else 'not a file'}; give the path of a file"):
         enable_counter("run")
     assert os.listdir() == ["run"]
 
