@@ -74,10 +74,13 @@ class Lock:
                 if not takes_over and older.is_in_use():
                     raise RestartError(f"{self._name}: a newer counter for the same path is in use; use that one")
                 # A save that runs is waited for, but not for ever: it may wait for this thread.
+                what = "in use by a loop that runs in another thread"
+                in_use = InUseError(f"{older._name}: {what}; wait for it to end, or stop it")
                 if older.is_busy() or not older.turn.acquire(timeout=START_SECONDS):
-                    what = "in use by a loop that runs in another thread"
-                    raise InUseError(f"{older._name}: {what}; wait for it to end, or stop it")
+                    raise in_use
                 try:
+                    if older.is_busy():  # its loop has begun meanwhile
+                        raise in_use
                     mine = weakref.ref(self), file, line
                     # No call is in these lines: the garbage collector may run in another thread, and let go of it.
                     if self._progress in locks and locks[self._progress] is now:

@@ -86,7 +86,9 @@ class Node(Place):
             for other in self.parent.inside().values():
                 if other.state == LEFT and other.block in (None, self.block) and other.driven_by.is_settled:
                     other.go("finish")  # broken off counts as ended as soon as another one starts
-        self.go("begin")
+        with self.storage.turn:  # nobody takes over from here on
+            self.storage.require_current()
+            self.go("begin")
         self.storage.journal.stop_telling()
         at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
         how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"

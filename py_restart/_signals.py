@@ -32,7 +32,6 @@ from ._typing import Any, F
 
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 _ALL = sorted(signal.valid_signals())
-_DEFAULT = {signal.SIGINT: signal.default_int_handler}  # of all others, the system's
 _MOMENT = 0.01  # seconds
 _MARK = "_py_restart_signal"  # an attribute of what the handler raises, so that it is known again where it is dropped
 
@@ -96,10 +95,10 @@ def _stand_in(numbers: Iterable[int]) -> None:
     """Take the place of what these signals do."""
     for number in numbers:
         handler = signal.getsignal(number)
-        if handler is not _on_signal:
+        if not isinstance(handler, _Handler):
             _former[number] = handler
             try:
-                signal.signal(number, _on_signal)
+                signal.signal(number, _Handler(handler))
             except ValueError:  # not the main interpreter
                 return
 
@@ -111,7 +110,7 @@ def _step_aside() -> None:
         sys.unraisablehook = _former_hook
     try:
         for number in [number for number in _former if not (is_open and number in _STOPS)]:
-            if signal.getsignal(number) is _on_signal:
+            if isinstance(signal.getsignal(number), _Handler):
                 signal.signal(number, _former[number])
             _former.pop(number, None)  # only now: a signal in between would have met nobody
     except BaseException:  # a handler that is back has raised, at any of these lines: the others go back all the same
@@ -119,25 +118,30 @@ def _step_aside() -> None:
         raise
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    """Do what the signal would do without us, or remember it; what would end the process is an exception."""
-    shield = frame
-    while shield is not None and shield.f_code not in _shields:
-        shield = shield.f_back
-    if _saves or shield is not None:
-        if number not in waiting:  # one of each, as the system keeps them
-            waiting.append(number)
-    elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
-        _send_again(number)
-    else:
-        former = _former.get(number, _DEFAULT.get(number))  # the program may have kept this handler beyond the block
-        try:
-            if not callable(former):
-                raise SystemExit(128 + number)
-            former(number, frame or sys._getframe())
-        except BaseException as stop:
-            stop.__dict__[_MARK] = number  # some do not let themselves be changed
-            raise
+class _Handler:
+    """Stands in for a handler, which it knows: the program may have set one that calls this, and outlive the block."""
+
+    def __init__(self, former: Any) -> None:
+        self._former = former
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Do what the signal would do without us, or remember it; what would end the process is an exception."""
+        shield = frame
+        while shield is not None and shield.f_code not in _shields:
+            shield = shield.f_back
+        if _saves or shield is not None:
+            if number not in waiting:  # one of each, as the system keeps them
+                waiting.append(number)
+        elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
+            _send_again(number)
+        else:
+            try:
+                if not callable(self._former):
+                    raise SystemExit(128 + number)
+                self._former(number, frame or sys._getframe())
+            except BaseException as stop:
+                stop.__dict__[_MARK] = number  # some do not let themselves be changed
+                raise
 
 
 def act_on_waiting(drops: bool = False) -> None:
@@ -149,8 +153,8 @@ def act_on_waiting(drops: bool = False) -> None:
     try:
         if callable(handler) and (drops or sys.exc_info()[0] is GeneratorExit):
             _send_again(number)
-        elif handler is _on_signal:
-            _on_signal(number, None)  # no frame: nothing is shielded any more
+        elif isinstance(handler, _Handler):
+            handler(number, None)  # no frame: nothing is shielded any more
         elif callable(handler):
             handler(number, sys._getframe())  # not sent again: an event loop has been told of it already
         else:

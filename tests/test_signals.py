@@ -1868,3 +1868,48 @@ def test_a_time_limit_that_keeps_a_loop_from_being_told_that_it_was_left_is_not_
     done = script(STRIKE + WORKER)
     assert done.stderr == ""
     assert done.stdout == "one .one.lock one\ntwo one two\nthree one three two\none one three two\n"
+
+
+def chain():
+    """Do what libraries do: have SIGTERM pass by them, to what was there before."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, frame: (calls.append("library"), before(number, frame)))
+
+
+calls = []
+
+
+def test_a_handler_of_a_library_that_calls_ours_reaches_that_of_the_program_behind_the_block(folder, run_child):
+    """A worker that ends when its job is done, say."""
+
+    def job(tell):
+        signal.signal(signal.SIGTERM, lambda number, frame: calls.append("program"))
+        with enable_counter("run") as counter:
+            chain()
+            for _ in counter(range(3)):
+                pass
+        me(signal.SIGTERM)
+        tell(calls)
+
+    child = run_child(job)
+    assert (child.error, child.told) == (None, [["library", "program"]])
+
+
+def test_a_handler_of_a_library_that_calls_ours_does_so_once_in_the_next_block(folder, run_child):
+    """It was set in the first one, and stands where ours would stand: SIGTERM ends the block, which saves."""
+
+    def job(tell):
+        for last in (9, 3):
+            with enable_counter("run") as counter:
+                if last == 9:
+                    chain()
+                try:
+                    for i in counter(range(6)):
+                        if i == last:
+                            me(signal.SIGTERM)
+                finally:
+                    tell(calls)
+
+    child = run_child(job)
+    assert (child.status, child.told) == (143, [[], ["library"]])
+    assert enable_counter("run").position == 3

@@ -3513,6 +3513,60 @@ def at_line(number, name, do):
             monitoring.free_tool_id(tool)
 
 
+@pytest.fixture
+def when_waiting(monkeypatch):
+    """Have something done as a counter is about to wait for another thread: `when_waiting.append(function)`."""
+    real, steps = threading.RLock, []
+
+    class Turn:
+        def __init__(self):
+            self.lock = real()
+            self.release = self.lock.release
+
+        def acquire(self, *arguments, **named):
+            if steps and threading.current_thread() is threading.main_thread():
+                steps.pop()()
+            return self.lock.acquire(*arguments, **named)
+
+        def __enter__(self):
+            self.acquire()
+
+        def __exit__(self, *_):
+            self.release()
+
+    monkeypatch.setattr(threading, "RLock", Turn)
+    return steps
+
+
+def test_a_loop_that_begins_while_a_newer_counter_waits_for_it_goes_on(folder, when_waiting):
+    """As in a queue that delivers a task twice: no item is done by both."""
+    counter, done, begun, goes_on = enable_counter("run", each_save=True), [], threading.Event(), threading.Event()
+
+    def work():
+        for i in counter(range(3)):
+            begun.set()
+            goes_on.wait(60)
+            done.append(i)
+
+    thread = threading.Thread(target=work)
+    when_waiting.append(lambda: (thread.start(), begun.wait(60)))
+    with pytest.raises(InUseError, match="run: in use by a loop that runs in another thread"):
+        enable_counter("run")
+    goes_on.set()
+    thread.join(60)
+    assert done == [0, 1, 2]
+
+
+def test_a_counter_that_is_taken_over_from_as_its_loop_begins_does_no_item(folder, when_waiting):
+    """The newer one is in another thread, and does all of them."""
+    loop, newer = iter(enable_counter("run", each_save=True)(range(3))), []
+    thread = threading.Thread(target=lambda: newer.extend(simple_counter("run", range(3))))
+    when_waiting.append(lambda: (thread.start(), thread.join(60)))
+    with pytest.raises(RestartError, match="run: a newer counter for the same path has taken over"):
+        next(loop)
+    assert newer == [0, 1, 2]
+
+
 def test_a_child_that_is_forked_while_a_counter_is_thrown_away_does_not_have_its_lock(folder, left):
     """The garbage collector has taken the references to it back by then, and has called nothing of it yet."""
     found = []
