@@ -172,7 +172,7 @@ def heard(write):
 
 def sleep(seconds):
     with open(os.environ["BRAKE"] + "/naps", "a") as naps:
-        print(seconds, file=naps)
+        naps.write(f"{seconds}\\n")  # at once, whatever stops it
     if stops:
         seconds = stops.pop()
     end = time.monotonic() + seconds
