@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from itertools import compress
 from types import CodeType, FrameType
 
@@ -98,7 +99,7 @@ def _stand_in(numbers: Iterable[int]) -> None:
         if not isinstance(handler, _Handler):
             _former[number] = handler
             try:
-                signal.signal(number, _Handler(handler))
+                signal.signal(number, _Handler(_on_signal, handler))  # no line of Python: a stop may come
             except ValueError:  # not the main interpreter
                 return
 
@@ -118,30 +119,28 @@ def _step_aside() -> None:
         raise
 
 
-class _Handler:
+class _Handler(partial[None]):
     """Stands in for a handler, which it knows: the program may have set one that calls this, and outlive the block."""
 
-    def __init__(self, former: Any) -> None:
-        self._former = former
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Do what the signal would do without us, or remember it; what would end the process is an exception."""
-        shield = frame
-        while shield is not None and shield.f_code not in _shields:
-            shield = shield.f_back
-        if _saves or shield is not None:
-            if number not in waiting:  # one of each, as the system keeps them
-                waiting.append(number)
-        elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
-            _send_again(number)
-        else:
-            try:
-                if not callable(self._former):
-                    raise SystemExit(128 + number)
-                self._former(number, frame or sys._getframe())
-            except BaseException as stop:
-                stop.__dict__[_MARK] = number  # some do not let themselves be changed
-                raise
+def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
+    """Do what the signal would do without us, or remember it; what would end the process is an exception."""
+    shield = frame
+    while shield is not None and shield.f_code not in _shields:
+        shield = shield.f_back
+    if _saves or shield is not None:
+        if number not in waiting:  # one of each, as the system keeps them
+            waiting.append(number)
+    elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
+        _send_again(number)
+    else:
+        try:
+            if not callable(former):
+                raise SystemExit(128 + number)
+            former(number, frame or sys._getframe())
+        except BaseException as stop:
+            stop.__dict__[_MARK] = number  # some do not let themselves be changed
+            raise
 
 
 def act_on_waiting(drops: bool = False) -> None:
