@@ -144,6 +144,9 @@ def is_fuse(device: int) -> bool:
     return any(number in mount and b" - fuse" in mount for mount in mounts)
 
 
+folder_of: Callable[[str], str] = functools.lru_cache(os.path.dirname)  # kept: a commit asks for it again and again
+
+
 @functools.lru_cache
 def _is_plain(folder: str, _device: int, _number: int) -> bool:
     """Whether no link leads to a folder, as long as it is this one: to look takes as long as making a file."""
@@ -156,7 +159,7 @@ def place_of(name: str) -> str:
         if os.pardir in name:
             return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
         place = os.path.abspath(name)
-        folder = os.path.dirname(place)
+        folder = folder_of(place)
         status = look(folder)  # None: it is not there yet, which is said elsewhere
         if status and S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino):
             return place

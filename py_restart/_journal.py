@@ -60,7 +60,7 @@ class Journal:
         self._teller: Teller | None = None
         self._file = -1
         self.path, self.name = path, name
-        self.folder, self._staged = os.path.dirname(path), beside(path, path, "new")
+        self.folder, self._staged = _files.folder_of(path), beside(path, path, "new")
         self._due = monotonic() + FLUSH_SECONDS
         self.mounts: dict[str, str] = {}  # by folder in which something is saved: where its file system is mounted
         self.age = 0.0  # seconds since the last save, when it was read

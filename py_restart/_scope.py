@@ -119,6 +119,8 @@ def around(name: str, path: str = "") -> list[Any]:
 
     They are of this thread or task, the outermost first; what a save function runs is in none.
     """
+    if not (running or (path and blocks)):
+        return []
     here = owner()
     for loop in list(running):
         if loop.owner == here and getattr(loop.driver(), "gi_frame", None) is None:

@@ -53,9 +53,10 @@ class Storage(_lock.Lock):
                 self.journal = Journal(path, name)
                 self.take(takes_over=True)
                 self.journal.read()
-                self._recover(files_of(self.journal.other) | files_of(self.journal.newest))
-                if self.journal.newest is not None and "removed" in self.journal.newest:
-                    self.remove(is_done=False)
+                if self.journal.newest is not None:
+                    self._recover(files_of(self.journal.other) | files_of(self.journal.newest))
+                    if "removed" in self.journal.newest:
+                        self.remove(is_done=False)
         except BaseException:  # a signal that came meanwhile, too
             self.unlock()
             raise
@@ -148,7 +149,7 @@ class Storage(_lock.Lock):
         """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
         known, stamps, letter = files_of(self.journal.newest), files_of(moment), "ab"[self.journal.number % 2]
         for state in states:
-            folder, place = os.path.dirname(state.path), beside(self.journal.path, state.path, letter)
+            folder, place = _files.folder_of(state.path), beside(self.journal.path, state.path, letter)
             self._unflushed.add(folder)
             what = f"{self.journal.name}: could not be saved, writing {state.path}"
             with failing(what, advice):
@@ -193,7 +194,7 @@ class Storage(_lock.Lock):
                     self._delete(path)
                 self._seen[path] = status
                 _files.replace(staged, status.st_mode, path, former)
-            self._unflushed.add(os.path.dirname(path))
+            self._unflushed.add(_files.folder_of(path))
             del self._staged[path]
         for path in old.keys() - new.keys():
             if self._ours(path, old[path]):
@@ -202,7 +203,7 @@ class Storage(_lock.Lock):
             self._flush_folders()  # or a power failure might keep the deletion, and lose the move before it
             while self._leftovers:  # something in it may still be open: `.nfs…`, `.fuse_hidden…`
                 _files.attempt(_files.delete, place := self._leftovers.pop())
-                self._unflushed.add(os.path.dirname(place))
+                self._unflushed.add(_files.folder_of(place))
 
     def _recover(self, paths: Iterable[str]) -> None:
         """Finish what a crash has left undone beside these: what belongs to the save that counts is moved in."""
@@ -211,7 +212,7 @@ class Storage(_lock.Lock):
             gone, a, b, aside = [beside(self.journal.path, path, kind) for kind in ("gone", "a", "b", "old")]
             places = [place for place in (gone, a, b, aside) if _files.kind_of(place)]
             self._leftovers += places
-            self._unflushed.add(os.path.dirname(path))  # the last move may not be on the device
+            self._unflushed.add(_files.folder_of(path))  # the last move may not be on the device
             if not places or self._ours(path, known.get(path)):
                 continue
             if gone in places:
@@ -224,7 +225,7 @@ class Storage(_lock.Lock):
 
     def _delete(self, path: str) -> None:
         """Delete what was ours; a folder is moved aside first, so that half of one is never taken for the whole."""
-        folder = os.path.dirname(path)
+        folder = _files.folder_of(path)
         self._unflushed.add(folder)
         if _files.kind_of(path) != "folder":
             return _files.delete(path)
@@ -249,7 +250,7 @@ class Storage(_lock.Lock):
     def load(self, state: Any, stamp: Stamp | None) -> None:
         """Load what has this stamp; without one, make sure that nothing foreign is there, and that it can be saved."""
         path, journal, way_out = state.path, self.journal, self.journal.way_out
-        folder = os.path.dirname(path)
+        folder = _files.folder_of(path)
         with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
             journal.mounts.setdefault(folder, _files.mount_of(folder))
@@ -292,8 +293,8 @@ class Storage(_lock.Lock):
 
 def require_place(path: str, name: str, is_file: bool = False) -> None:
     """Raise where nothing can be written at `path`, or where something is there that is not a file."""
-    folder = os.path.dirname(path)
-    if not os.access(os.path.join(folder, ""), os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
+    folder = _files.folder_of(path)
+    if not os.access(folder + os.sep, os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
         what, way_out = "cannot be read and written to", "mend that, or give a path in another one"
         if not os.path.isdir(folder):
             what, way_out = "does not exist", "create it first, or mount its disk"
