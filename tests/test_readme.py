@@ -486,7 +486,7 @@ WRONG_AND_RIGHT = [  # for each row of the table: a script with a gap, and what 
         [
             "with open(path, \"a\") as file, enable_counter('job.progress', each_save=True) as counter:\n"
             "    counter.save_load_object(file.tell(), 'length.pickle')\n    counter.save()\n"
-            "    file.truncate(counter.object)\n"
+            "    file.truncate(file.seek(counter.object))\n"
             "    for x in counter(items):\n        file.write(f'{work(x)}\\n')\n"
             "        file.flush()\n        counter.object = file.tell()",
         ],
@@ -534,6 +534,17 @@ def test_a_mistake_is_one_and_what_stands_beside_it_is_right(number, run, tmp_pa
         again = run(code, f"stopped-{index}", ("sleep", 100))
         ended_alike = (again.status, again.printed) == (whole.status, whole.printed) and again.slept < whole.slept
         assert ended_alike == (fill in rights), (fill, whole, again)
+
+
+def test_a_text_file_of_your_own_may_begin_with_a_header(run, tmp_path):
+    """Written where the file is empty: after a stop in the first item, too."""
+    block = next(block for block in blocks_of("README.md") if "length.pickle" in block.code)
+    head = '    if file.tell() == 0:\n        file.write("item,square\\n")\n'
+    code = runnable("README.md", block).replace("    for item", f"{head}    for item")
+    run(code, "job", ("sleep", 1), signal.SIGINT)
+    run(code, "job", ("sleep", 100))
+    lines = (tmp_path / "job" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["item,square", "0,0", "1,1", "2,4", "3,9", "4,16", "5,25"]
 
 
 def test_the_limits_are_ten_lines_at_most():
