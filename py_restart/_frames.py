@@ -73,6 +73,16 @@ class Driver:
         waits = self._for[0].co_flags & (_COROUTINE | _ASYNC_GENERATOR)
         return is_on_stack or bool(waits) or _behind(*self._for) is None
 
+    def reaches(self, name: str) -> bool:
+        """Whether what drives it has an attribute of that name before or in its `for`."""
+        import dis
+
+        return any(
+            one.argval == name and one.opname.endswith("_ATTR") and one.offset not in (_behind(code, at) or ())
+            for code, at in self._fors.values()
+            for one in dis.get_instructions(code)
+        )
+
     @property
     def is_settled(self) -> bool:
         """Whether no exception is on its way that may have left the `for`: none came through it but from behind."""

@@ -3,7 +3,7 @@
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, SimpleNamespace
 
 from . import _files
@@ -14,6 +14,7 @@ from ._typing import Any
 
 _NUMBERS = (int, float, complex)
 _FIXED = (*_NUMBERS, bool, str, bytes, type(None))
+_ROWS = (str, bytes, tuple)  # of what cannot be changed
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
 
 
@@ -26,14 +27,22 @@ def require_free(path: str, name: str, progress: str) -> None:
 
 
 def warn_of_lost(nodes: list[Any]) -> None:
-    """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item."""
-    states = {state: node.name for node in nodes for state in node.states if not state.is_judged}
-    if states and any(node.position > node.start for node in nodes):
-        for state in filter(Object.is_out_of_reach, states):
+    """Warn, once, of each object of these loops that nobody can be changing, at the first save after an item.
+
+    An item of a loop is one of those around it as well: they come first.
+    """
+    for depth, node in enumerate(nodes):
+        for state in node.states:
+            is_new = not state.is_judged and any(one.position > one.start for one in nodes[depth:])
+            if not is_new or not state.is_out_of_reach():
+                continue
             state.is_judged = True
-            what = f"nobody but {states[state]} refers to this object any more, so no change of it can be saved"
-            if state.constant is not None:
-                what = f"this {state.constant!r} was never assigned, so it stays what is saved"
+            objects = [one for one in node.states if isinstance(one, Object)]
+            if state is objects[-1] and node.driven_by.reaches("object"):
+                continue  # by `counter.object`, perhaps in a later item
+            what = f"nobody but {node.name} refers to this object any more, so no change of it can be saved"
+            if state.constants:
+                what = f"this {state.constants[0]!r} was never assigned, so it stays what is saved"
             way_out = "change in place what was returned, or assign to counter.object, which is the one registered last"
             warn(f"{state.path}: {what}: {way_out}")
 
@@ -42,7 +51,7 @@ class Object:
     """An object that is pickled to its path. What is saved is what `value` is at that time."""
 
     is_contained = False  # it is staged as a file beside its place
-    constant: Any = None  # a number that it is, or that nobody can change in it
+    constants: Sequence[Any] = ()  # what it is, or a number in it, that nobody can change
     advice = "bring back the class, or the version of a library, that it was saved with"  # where it cannot be loaded
 
     def __init__(self, value: Any, path: str, given: str | os.PathLike[str]) -> None:
@@ -59,12 +68,14 @@ class Object:
             self.value = pickle.load(file)
 
     def rehearse(self) -> None:
-        """Find out before the loop what cannot be pickled. A number becomes a new one: the code refers to a literal."""
+        """Find out before the loop what cannot be pickled. A literal becomes a new one: the code refers to it."""
         if isinstance(self.value, type | FunctionType):
             warn(f"{self.path}: a class or function is saved by its name alone, without contents; register an object")
         if type(self.value) in _NUMBERS:
             self.value = -(-self.value)  # noqa: B002
         else:
+            if type(self.value) in _ROWS:
+                self.value = self.value[:1] + self.value[1:]
             self._pickle(lambda data: None)
 
     def _pickle(self, write: Callable[[memoryview], None]) -> None:
@@ -83,15 +94,15 @@ class Object:
     def is_out_of_reach(self) -> bool:
         """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
         fresh = Object([object()], "", "")
-        self.constant = self.value if _is_constant(self.value) else None
-        if self.constant is not None or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
-            return self.constant is not None
+        self.constants = [self.value] if _is_constant(self.value) else []
+        if self.constants or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
+            return bool(self.constants)
         # There may be many parts: where one is in reach, they are looked at once.
         is_held = self._most_references() > fresh._most_references()
         if is_held:
-            numbers = (part for part in self._parts() if type(part) is not bool)  # that is more often a setting
-            self.constant = next(filter(_is_constant, numbers), None)
-        self.is_judged = is_held and self.constant is None
+            # What is no number is more often a setting.
+            self.constants = [part for part in self._parts() if type(part) is int and _is_constant(part)]
+        self.is_judged = is_held and not self.constants
         return not self.is_judged
 
     def _most_references(self) -> int:
@@ -104,8 +115,9 @@ class Object:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether it is a number that Python keeps (0, 1, ...): it has many references, and is out of reach."""
-    return isinstance(value, bool) or (type(value) is int and int(hex(value), 16) is value)
+    """Whether Python has but one of it (0, 1, None, "", ...): it has many references, and is out of reach."""
+    is_only = type(value) in (bool, type(None)) or (type(value) in _ROWS and not value)
+    return is_only or (type(value) is int and int(hex(value), 16) is value)
 
 
 class Functions:

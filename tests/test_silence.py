@@ -258,6 +258,24 @@ LOST = {
     "a number that is never used": Case('counter.save_load_object(0, "t.pickle")', "n = i", "n", 5),
     "a tuple": Case('t = counter.save_load_object(tuple([9]), "t.pickle")', "t = t + (i,)", "t", (9, *ALL)),
     "a str": Case('t = counter.save_load_object("".join("ab"), "t.pickle")', "t = t + str(i)", "t", "ab012345"),
+    "a str that stands in the code": Case(
+        't = counter.save_load_object("none yet", "t.pickle")', "t = str(i) if i == 3 else t", "t", "3"
+    ),
+    "a tuple that stands in the code": Case(
+        't = counter.save_load_object((-1, 1e9), "t.pickle")', "t = (i, 0.5) if i == 3 else t", "t", (3, 0.5)
+    ),
+    "None": Case('t = counter.save_load_object(None, "t.pickle")', "t = t or [i]", "t", [0]),
+    "None that others are registered behind": Case(
+        't = counter.save_load_object(None, "t.pickle"); counter.save_load_object(0, "n.pickle")',
+        "t = t or [i]; counter.object += 1",
+        "t",
+        [0],
+    ),
+    "a str that was empty": Case('t = counter.save_load_object("", "t.pickle")', "t += str(i)", "t", "012345"),
+    "a tuple that was empty": Case('t = counter.save_load_object((), "t.pickle")', "t = (*t, i)", "t", tuple(ALL)),
+    "a number that is looked at behind the loop": Case(
+        't = counter.save_load_object(0, "t.pickle")', "t += i", "max(t, counter.object)", 15
+    ),
     "a Decimal": Case(
         't = counter.save_load_object(Decimal("0.5"), "t.pickle")',
         "t = t + i",
@@ -314,6 +332,19 @@ KEPT = {
     "a number that is assigned": Case(
         't = counter.save_load_object(0, "t.pickle")', "t += i; counter.object = t", "t", 15
     ),
+    "a number that is assigned now and then": Case(
+        't = counter.save_load_object(0, "t.pickle")', "if i == 3: counter.object = t = i", "t", 3
+    ),
+    "a number that is assigned where an item fails": Case(
+        'counter.save_load_object(0, "t.pickle")',
+        "try: 1 / (3 - i)\nexcept ZeroDivisionError: counter.object += 1",
+        "counter.object",
+        1,
+    ),
+    "a list that is reached now and then": Case(
+        'counter.save_load_object([], "t.pickle")', "if i == 3: counter.object.append(i)", "counter.object", [3]
+    ),
+    "a list beside None": Case('t, u = counter.save_load_object(([], None), "t.pickle")', "t.append(i)", "t", ALL),
     "a number that is assigned alone": Case(
         'counter.save_load_object(0, "t.pickle")', "counter.object += i", "counter.object", 15
     ),
@@ -524,6 +555,23 @@ def test_an_object_is_known_again_in_any_loop_of_an_item(job, registering):
     assert "model.pickle: the same object in each item of epochs.progress" in text
 
 
+def test_an_inner_loop_that_has_not_begun_is_not_warned_of(job):
+    """It saves before its first item, as where a text file is cut off; the loop around it has had items."""
+    job.write(
+        """
+        with enable_counter("files.progress", each_save=True) as files:
+            for name in files("abc"):
+                with enable_counter("lines.progress", each_save=True) as lines:
+                    lines.save_load_object(0, "length.pickle")
+                    lines.save()
+                    for line in lines(range(2)):
+                        lines.object += 1
+        """
+    )
+    run = job.run()
+    assert (run.status, run.said) == (0, [])
+
+
 def test_an_object_of_one_item_is_not_the_one_of_another_path_or_of_a_function(job):
     """What the item before has registered is carried on; what this one registers is something else."""
     job.write(
@@ -535,7 +583,7 @@ def test_an_object_of_one_item_is_not_the_one_of_another_path_or_of_a_function(j
                     if epoch == 0:
                         batches.save_load_object(model, "model.pickle")
                     else:
-                        batches.save_load_object(None, "best.pickle")
+                        best = batches.save_load_object("none yet", "best.pickle")
                         batches.save_load_funcs([lambda path: open(path, "w").close()], [print], ["text.txt"])
                     for batch in batches(range(2)):
                         pass
