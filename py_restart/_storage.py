@@ -274,7 +274,7 @@ class Storage(_lock.Lock):
         status = self._ours(path, stamp)
         if not status and os.path.lexists(path):
             what = f"exists already, and was not saved with {self.journal.name}"
-            way_out = "it may be of an earlier run whose progress file was deleted; move it away, or give another path"
+            way_out = "give another path, or move it away if it is of an earlier run whose progress file was deleted"
             if stamp:
                 what = "changed or damaged since it was saved, or not closed by what wrote it"
                 way_out = f"put back what was saved, or {self.journal.way_out}"

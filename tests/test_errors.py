@@ -452,14 +452,14 @@ def test_an_object_that_somebody_changes_between_two_saves_is_an_error_and_untou
 
 
 def test_a_file_that_belongs_to_no_save_is_an_error_and_untouched(folder):
-    """Whose it is, only the user knows: it may be from an earlier run, whose progress file was deleted by hand."""
+    """Whose it is, only the user knows: another program's, or from an earlier run whose progress file was deleted."""
     before = save(object=[1])
     os.unlink("run")
     for make in (
         lambda counter: counter.save_load_object([], "object"),
         lambda counter: counter.save_load_funcs([print], [print], ["object"]),
     ):
-        with refused(RestartError, "object: exists already, and was not saved with run.*earlier run"):
+        with refused(RestartError, "object: exists already, and was not saved with run; give another.*an earlier run"):
             with enable_counter("run") as counter:
                 make(counter)
     assert files() == {"object": before["object"]}
