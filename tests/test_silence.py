@@ -1601,6 +1601,7 @@ def test_a_queue_that_a_generator_empties_is_another_input(job):
     assert job.run(1).said == []
     (text,) = job.run(-1).said
     assert "job.progress: saved with an iterable that had another first item; 2 of this one count as done" in text
+    assert "give the whole input in each run" in text
 
 
 @pytest.mark.parametrize("block", ["with open(os.devnull)", "with multi_count()"])
