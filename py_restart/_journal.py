@@ -20,7 +20,7 @@ from time import monotonic
 
 from . import _files
 from ._errors import RestartError, failing, warn
-from ._progress import PAGE, beside, decode, encode, files_of, first_line
+from ._progress import LARGEST, PAGE, beside, decode, encode, files_of, first_line
 from ._typing import Moment
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
@@ -167,9 +167,13 @@ class Journal:
             self.flush(is_written=True)
         if close or is_due:
             self.close()
-        elif teller and self._size <= PAGE and (self._file >= 0 or self._write_in_place(slot, data)):
+        elif (
+            teller
+            and (at := slot * self._size + len(head)) // PAGE == (at + len(tail % (LARGEST, LARGEST))) // PAGE
+            and (self._file >= 0 or self._write_in_place(slot, data))
+        ):
             self._teller, self._lines[slot] = teller, None
-            teller.tail, teller.at, teller.due = tail, slot * self._size + len(head), self._due
+            teller.tail, teller.at, teller.due = tail, at, self._due
             teller.file = self._file
         if failure is not None:
             raise failure
@@ -177,7 +181,9 @@ class Journal:
     def _place(self, record: Moment, slot: int, line: bytes, data: bytes, size: int, is_due: bool) -> bool:
         """Bring a record into the file, or into a new one in its place; return whether it has to be flushed."""
         try:
-            is_in_place = size <= min(self._size, PAGE) and self._write_in_place(slot, data)
+            # A kill may cut a larger one short: then the one before counts, which has to be the last that was saved.
+            is_in_place = size <= self._size and (size <= PAGE or self.number == self._durable)
+            is_in_place = is_in_place and self._write_in_place(slot, data)
             if not is_in_place:
                 is_due = is_due or bool(self._lines[0])
                 self._write_anew(slot, line, data, max(size, self._size), is_due)

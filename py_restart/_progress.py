@@ -29,7 +29,7 @@ _SMALLEST = 512
 _VERSION = 2
 _START = b'{"format": "py_restart", "version": '
 _PLACE = '"\\u0000"'  # stands for the position that is told; no path has a NUL in it
-_LARGEST = (1 << 63) - 1  # what a position may come to, for the size of a record
+LARGEST = (1 << 63) - 1  # what a position may come to, for the size of a record
 
 
 def first_line(identity: bytes) -> bytes:
@@ -51,7 +51,7 @@ def encode(moment: Moment, told: Moment, folder: str, seal: int) -> tuple[bytes,
     head, _, end = text[:-1].partition(_PLACE)
     check = crc32(f"{head}{_PLACE}{end}".encode(), seal)
     tail = end.encode().replace(b"%", b"%%").join([b"%d", b', "check": "%08x-%%d"}' % check])
-    length = len(head) + len(tail % (_LARGEST, _LARGEST))
+    length = len(head) + len(tail % (LARGEST, LARGEST))
     return head.encode(), tail, max(_SMALLEST, 1 << length.bit_length())
 
 
