@@ -4,6 +4,7 @@ import gc
 import reprlib
 import threading
 from binascii import crc32
+from time import monotonic
 from types import FunctionType, ModuleType
 
 from ._typing import Any
@@ -12,13 +13,15 @@ _SCALARS = (int, str, bytes, float, bool, type(None))
 _SHARED = (type, ModuleType, FunctionType)
 _MOST = 100_000  # objects that are looked at for one
 _PATIENCE = 0.05  # seconds that an item of any other type may take to print
+_MOST_SPENT = 1.0  # seconds that a process may spend on items of one kind that take longer
+_spent: dict[object, float] = {}  # how long it has, by the types of their parts
 _LONGEST = 200  # characters that are looked at of one that prints long
 
 
 class _Printer(reprlib.Repr):
     """Prints the beginning of an item; what differs from run to run is left out, or an error."""
 
-    repr_bytes = reprlib.Repr.repr_str
+    repr_bytes = repr_bytearray = reprlib.Repr.repr_str
 
     def repr_set(self, x: object, level: int) -> str:
         raise ValueError("prints in another order in each run")
@@ -29,7 +32,7 @@ class _Printer(reprlib.Repr):
         import re
 
         # Without addresses; and `<Future ... state=running>` says how far that has come.
-        text = re.sub(r"(?s)^<.*|0x[0-9a-fA-F]+", "", repr(x))
+        text = re.sub(r"(?s)^<.*|0x[0-9a-fA-F]+", "", repr(x)[: 9 * _LONGEST])
         return self.repr_set(x, level) if "{" in text else text[:_LONGEST]  # perhaps of a set
 
 
@@ -53,13 +56,16 @@ def mark_of(item: Any) -> str | None:
 
     if is_simple:
         look()
-    else:
+    elif _spent.get(kind := (*map(type, parts),), 0.0) < _MOST_SPENT:
+        began = monotonic()
         try:
             thread = threading.Thread(target=look, daemon=True)
             thread.start()
         except RuntimeError:  # no threads here, or too many
             return None
-        thread.join(_PATIENCE)
+        thread.join(_PATIENCE)  # longer where what prints is written in C: it lets no other thread run
+        if (seconds := monotonic() - began) >= _PATIENCE:
+            _spent[kind] = _spent.get(kind, 0.0) + seconds
     return marks[0] if marks else None
 
 

@@ -165,13 +165,11 @@ class Journal:
         is_due = self._place(record, slot, line, data, size, is_due)
         if is_due:
             self.flush(is_written=True)
+        at = slot * self._size + len(head)
+        is_in_page = at // PAGE == (at + len(tail % (LARGEST, LARGEST))) // PAGE  # else a kill may cut it short
         if close or is_due:
             self.close()
-        elif (
-            teller
-            and (at := slot * self._size + len(head)) // PAGE == (at + len(tail % (LARGEST, LARGEST))) // PAGE
-            and (self._file >= 0 or self._write_in_place(slot, data))
-        ):
+        elif teller and is_in_page and (self._file >= 0 or self._write_in_place(slot, data)):
             self._teller, self._lines[slot] = teller, None
             teller.tail, teller.at, teller.due = tail, at, self._due
             teller.file = self._file

@@ -1678,6 +1678,42 @@ def test_an_item_that_prints_slowly_does_not_keep_the_program_from_ending(job):
     assert (run.out, run.err, run.status) == (["done"], "", 0)
 
 
+def test_items_that_print_slowly_are_not_waited_for_in_each_of_many_loops(job):
+    """Nor do threads that print them pile up; what prints at once is recognised all the same."""
+    job.write(
+        """
+        class Slow:
+            def __repr__(self):
+                printed.append(self)
+                time.sleep(0.1)
+
+        printed = []
+        for n in simple_counter("job.progress", range(90)):
+            for item in simple_counter("slow.progress", [Slow()]):
+                pass
+        print(len(printed) < 30)
+        for row in simple_counter("row.progress", [{STOP: 1}, {2: 2}]):
+            if row == {2: 2} and STOP == 1:
+                raise Stop
+        """
+    )
+    assert job.run(1).out == ["True"]
+    assert ["another first item" in text for text in job.run(2).said] == [True]
+
+
+def test_of_bytes_that_may_change_the_beginning_is_printed(job):
+    """A buffer of 30 MB prints as more than 100 MB."""
+    job.write(
+        """
+        import tracemalloc
+        tracemalloc.start()
+        for buffer in simple_counter("job.progress", [bytearray(30_000_000)]):
+            print(tracemalloc.get_traced_memory()[1] < 60_000_000)
+        """
+    )
+    assert job.run().out == ["True"]
+
+
 # 6. A program that has grown.
 
 GROWN_JOB = """
