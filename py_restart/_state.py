@@ -15,6 +15,7 @@ from ._typing import Any
 _NUMBERS = (int, float, complex)
 _FIXED = (*_NUMBERS, bool, str, bytes, type(None))
 _ROWS = (str, bytes, tuple)  # of what cannot be changed
+_LONG = 10_000  # items of a row that hardly stands in the code, and costs memory to copy
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
 
 
@@ -74,7 +75,7 @@ class Object:
         if type(self.value) in _NUMBERS:
             self.value = -(-self.value)  # noqa: B002
         else:
-            if type(self.value) in _ROWS:
+            if type(self.value) in _ROWS and len(self.value) < _LONG:
                 self.value = self.value[:1] + self.value[1:]
             self._pickle(lambda data: None)
 

@@ -23,6 +23,14 @@ def loaded(path):
 # Objects.
 
 
+def test_a_large_object_is_not_copied_as_it_is_registered(folder):
+    """A text, bytes or a tuple that may stand in the code is: a new one tells whether anybody else has it."""
+    large, small = b"ab" * 5000, b"ab" * 50
+    with enable_counter("run") as counter:
+        assert counter.save_load_object(large, "large") is large
+        assert counter.save_load_object(small, "small") == small and counter.object is not small
+
+
 def test_any_number_of_objects_each_with_its_own_path(folder, left):
     """Two objects on one counter, each a plain pickle at its path, and `object` is the last one registered."""
 
