@@ -41,7 +41,6 @@ blocks: dict[Any, bool] = {}  # that are open: whether in the main thread; tasks
 _saves: list[held] = []  # that are running in the main thread, one inside the other
 waiting: list[int] = []  # signals that came during a save
 _shields: set[CodeType] = set()
-_former_hook: Any = None  # what `sys.unraisablehook` was before the first block
 
 
 def shielded(function: F) -> F:
@@ -78,14 +77,17 @@ class held:
 
 def watch(block: object) -> None:
     """Begin a block: stops are exceptions now. It is open from the last line on."""
-    global _former_hook
     is_main = _is_main()
     if is_main:
-        if not any(blocks.values()):
-            _former_hook, sys.unraisablehook = sys.unraisablehook, _on_dropped
+        _hear_of_dropped()
         _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
         act_on_waiting()
     blocks[block] = is_main
+
+
+def _hear_of_dropped() -> None:
+    if not any(blocks.values()) and not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(_on_dropped, sys.unraisablehook)
 
 
 def _is_main() -> bool:
@@ -107,8 +109,8 @@ def _stand_in(numbers: Iterable[int]) -> None:
 def _step_aside() -> None:
     """Put back what no block needs; not where the program has set its own meanwhile."""
     is_open = any(blocks.values())
-    if not is_open and sys.unraisablehook is _on_dropped:
-        sys.unraisablehook = _former_hook
+    if not is_open and isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = sys.unraisablehook.args[0]
     try:
         for number in [number for number in _former if not (is_open and number in _STOPS)]:
             if isinstance(signal.getsignal(number), _Handler):
@@ -117,6 +119,10 @@ def _step_aside() -> None:
     except BaseException:  # a handler that is back has raised, at any of these lines: the others go back all the same
         _step_aside()
         raise
+
+
+class _Hook(partial[None]):
+    """Stands in for `sys.unraisablehook`, which it knows: the program may have set one that calls this."""
 
 
 class _Handler(partial[None]):
@@ -134,13 +140,19 @@ def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
     elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
         _send_again(number)
     else:
-        try:
-            if not callable(former):
-                raise SystemExit(128 + number)
-            former(number, frame or sys._getframe())
-        except BaseException as stop:
-            stop.__dict__[_MARK] = number  # some do not let themselves be changed
-            raise
+        _call(former, number, frame or sys._getframe())
+
+
+def _call(handler: Any, number: int, frame: FrameType) -> None:
+    """Do what the program would; what that raises is known again where Python drops it."""
+    try:
+        if not callable(handler):
+            raise SystemExit(128 + number)
+        handler(number, frame)
+    except BaseException as stop:
+        _hear_of_dropped()  # where no block is open, until the next save or block is over
+        stop.__dict__[_MARK] = number  # some do not let themselves be changed
+        raise
 
 
 def act_on_waiting(drops: bool = False) -> None:
@@ -155,20 +167,20 @@ def act_on_waiting(drops: bool = False) -> None:
         elif isinstance(handler, _Handler):
             handler(number, None)  # no frame: nothing is shielded any more
         elif callable(handler):
-            handler(number, sys._getframe())  # not sent again: an event loop has been told of it already
+            _call(handler, number, sys._getframe())  # not sent again: an event loop has been told of it already
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
         act_on_waiting(drops)
 
 
-def _on_dropped(dropped: Any) -> None:
+def _on_dropped(former: Any, dropped: Any) -> None:
     """Take the place of `sys.unraisablehook`, which is told of what Python drops."""
     number = getattr(dropped.exc_value, _MARK, None)
     if number is not None:
         _send_again(number)
     else:
-        _former_hook(dropped)
+        former(dropped)
 
 
 def _send_again(number: int) -> None:

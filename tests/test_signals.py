@@ -945,6 +945,46 @@ def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, w
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+@pytest.mark.parametrize("where", ["__del__", "weakref", "finalize"])
+def test_a_stop_that_has_waited_for_a_save_in_a_finalizer_comes_a_moment_later(folder, run_child, number, where):
+    """Without a `with`, too: we have held it back, and Python would drop what it raises then."""
+    import weakref
+
+    class Thing:
+        pass
+
+    class Dying:
+        def __del__(self):
+            save()
+
+    def save():
+        os.fsync = lambda file: (me(number), fsync(file))
+        counter.save()
+
+    def job(tell):
+        global counter
+        signal.signal(number, raise_limit)
+        counter = enable_counter("run", each_save=True)
+        seen = counter.save_load_object([], "seen")
+        for i in counter(range(10)):
+            if i == 4:
+                thing = Dying() if where == "__del__" else Thing()
+                if where == "weakref":
+                    kept = weakref.ref(thing, lambda _: save())
+                if where == "finalize":
+                    kept = weakref.finalize(thing, save)
+                del thing
+                os.fsync = fsync
+                wait()
+                del kept
+            seen.append(i)
+
+    fsync = os.fsync
+    assert run_child(job).error == f"test_signals.Limit: {int(number)}"
+    assert resumed() == (4, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
 @pytest.mark.parametrize("way", ["break", "thrown away"])
 def test_a_signal_while_a_loop_lets_go_comes_a_moment_later(folder, run_child, number, way):
     """What held it back then is in a generator that is being closed."""
@@ -1438,6 +1478,28 @@ def test_what_else_python_drops_in_a_block_is_told_as_ever(folder, monkeypatch):
             Failing()
         assert told == [(KeyError, "'dropped'")] * 2
     assert sys.unraisablehook is hook
+
+
+def test_a_hook_for_dropped_exceptions_that_was_set_in_a_block_and_calls_the_one_before_outlives_it(
+    folder, monkeypatch
+):
+    """It is the one that the next block finds: neither calls the other without end."""
+
+    class Failing:
+        def __del__(self):
+            raise KeyError("dropped")
+
+    told, before = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append("program"))
+    for path in ("first", "second"):
+        with enable_counter(path) as counter:
+            for _ in counter(range(1)):
+                if path == "first":
+                    before.append(sys.unraisablehook)
+                    sys.unraisablehook = lambda dropped: (told.append("set in a block"), before[0](dropped))
+                Failing()
+        Failing()
+    assert told == ["set in a block", "program"] * 4
 
 
 def test_other_threads_leave_the_signals_alone(folder, left):
