@@ -65,9 +65,11 @@ def make_room() -> None:
             attempt(os.close, file)
 
 
-def create(path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False) -> None:
+def create(
+    path: str, fill: Callable[[Callable[[bytes | memoryview], None]], None], is_flushed: bool = False, mode: int = 0o666
+) -> None:
     """Make a new file of what `fill` hands to the function that it is called with; none where the disk is full."""
-    file = retried(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, 0o666)
+    file = retried(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, mode)
 
     def write(data: bytes | memoryview) -> None:
         left = memoryview(data)
@@ -190,6 +192,12 @@ def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     status = look(path)
     return _KINDS.get(S_IFMT(status.st_mode), "other") if status else ""
+
+
+def mode_beside(path: str) -> int:
+    """Return who may use what is staged beside a path: nobody who may not use what is there."""
+    status = look(path)
+    return status.st_mode & 0o777 | 0o600 if status and not S_ISLNK(status.st_mode) else 0o666
 
 
 def delete(path: str) -> None:

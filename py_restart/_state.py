@@ -60,7 +60,7 @@ class Object:
         self.is_judged = False  # whether it was judged, or the program has reached it through `counter.object`
 
     def save(self, path: str) -> None:
-        _files.create(path, self._pickle)
+        _files.create(path, self._pickle, mode=_files.mode_beside(self.path))
 
     def load(self) -> None:
         import pickle

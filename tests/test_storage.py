@@ -3882,6 +3882,27 @@ def test_a_file_that_is_replaced_keeps_the_mode_that_its_owner_gave_it(folder, m
             assert [os.stat(name).st_mode & 0o777 for name in ("a", "file", "run")] == [mode] * 3
 
 
+def test_what_is_staged_can_be_read_by_nobody_who_may_not_read_what_it_replaces(folder):
+    """Not even for the moment in which it is written; where nothing was there, the umask says who may."""
+
+    def staged(name):
+        return stat.S_IMODE(next(Path().glob(f".{name}.*-[ab]")).stat().st_mode)
+
+    def save(path):
+        Path(path).touch()
+        modes.append((staged("a"), staged("file")))
+
+    os.umask(umask := os.umask(0))
+    modes, counter = [], enable_counter("run", each_save=True)
+    _kept = counter.save_load_object([], "a")
+    counter.save_load_funcs([save], [print], ["file"])
+    for i in counter(range(3)):
+        if i == 1:
+            os.chmod("a", 0o600)
+            os.chmod("file", 0o640)
+    assert modes == [(0o666 & ~umask, 0o777 & ~umask), *[(0o600, 0o750 & ~umask)] * 2]
+
+
 def test_what_takes_the_place_of_a_file_and_is_none_keeps_its_own_mode(folder):
     """A folder with that of a file could not be entered, and a link would hand it to what it leads to."""
     written = iter((Path.touch, lambda path: path.symlink_to(folder / "foreign"), Path.touch, Path.mkdir))
