@@ -29,7 +29,7 @@ class Node(Place):
     """A loop that is saved. `path` is absolute, `name` the same as the user gave it; see `enable_counter`."""
 
     saves: int = 0  # how many are asked for: one that runs, and one that comes right after it
-    _last_save: float = 0.0  # or the start
+    _last_save: float = 0.0  # of this host's moment; or the start
     _owes: bool = False  # an inner loop was broken off at no boundary: the next one begins with a save
 
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
@@ -93,8 +93,9 @@ class Node(Place):
         at = f"at position {self.start}{'' if self.length is None else f' of {self.length}'}"
         how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"
         log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
-        self._costs = self.host._costs if self.around else Costs()
-        self._last_save, self._boundary = monotonic(), self.start // self._span
+        if not self.around:
+            self._costs, self._last_save = Costs(), monotonic()
+        self._boundary = self.start // self._span
         if self.host._owes:
             self._save()
         if not self.each_save:
@@ -112,7 +113,7 @@ class Node(Place):
     def leave(self) -> None:
         """The `for` has been left. Without a `with` nobody else lets go of the file."""
         self.go("leave")
-        self.host._owes |= self.each_save and self.state == LEFT
+        self.host._owes |= self.each_save and self.state == LEFT and not self._is_too_soon
         self._release_if_idle()
 
     def enter(self) -> None:
@@ -200,7 +201,8 @@ class Node(Place):
         elif not self.is_kept:
             if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
-            if self.each_save and self.parent.state == RUNNING and self.parent.position == self.item:
+            is_inside = self.parent.state == RUNNING and self.parent.position == self.item
+            if self.each_save and is_inside and not self._is_too_soon:
                 self.host._save()
 
     def _require_usable(self) -> None:
@@ -234,21 +236,26 @@ class Node(Place):
                 if host.saves == 1:
                     break
                 nodes = host.tree()
-            self._last_save, host._owes = monotonic(), False
+            host._last_save, host._owes = monotonic(), False
         finally:
             host.saves = 0
             host._release_if_idle()
 
+    @property
+    def _is_too_soon(self) -> bool:
+        last: float = self.host._last_save  # whoever has saved, saved the moment
+        return 0 <= monotonic() - last < self._interval
+
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
-        began, boundary = monotonic(), position // self._span
-        if self.state == OVER or 0 <= began - self._last_save < self._interval:
+        if self.state == OVER or self._is_too_soon:
             return
+        began, boundary = monotonic(), position // self._span
         self._save(teller=teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
         others = 0 if teller is None else boundary - self._boundary - 1
         self._boundary = boundary
-        self._costs.note(self.name, began, others, quick)
+        self.host._costs.note(self.name, began, others, quick)
 
     def _save_after(self, error: BaseException) -> None:
         """Save what is to be saved when the block ends by an exception, which stays the one that is raised."""
@@ -273,6 +280,8 @@ class Node(Place):
     def _save_end(self) -> None:
         """Save that the loop has ended: a boundary, or the next run skips it. Not where the last save says all that."""
         if self.is_finished or not (self.each_save or (self.parent is None and self.is_kept)):
+            return
+        if self.around and self._is_too_soon:  # of many short ones, each has an end
             return
         tree, position = self.host.tree(), self.position
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval

@@ -323,6 +323,25 @@ def test_saving_in_short_inner_loops_is_named_once(folder, clock, log):
     assert re.search(r"inner: saving takes \d+% of the time; save_interval=2 ", line)
 
 
+@pytest.mark.parametrize("is_broken_off", [False, True], ids=["end", "break"])
+@pytest.mark.parametrize("has_block", [False, True], ids=["", "with"])
+def test_an_interval_passes_over_the_ends_of_short_inner_loops(folder, clock, position, has_block, is_broken_off):
+    """But not over all: it is counted from the last save of the moment, not from the start of each of them."""
+    with enable_counter("run") as counter:
+        seen, saved = counter.save_load_object([], "seen"), []
+        for i in counter(range(20)):
+            inner = enable_counter("inner", each_save=True, save_interval=10)
+            with inner if has_block else contextlib.nullcontext():
+                for j in inner(range(3)):
+                    if is_broken_off and j == 2:
+                        break
+                    clock.now += 1
+                    seen.append(i)
+            if Path("run").exists():
+                saved.append(Path("run").read_bytes())
+    assert 2 <= len(set(saved)) <= 6
+
+
 # The end of the work.
 
 
