@@ -86,8 +86,8 @@ def watch(block: object) -> None:
 
 
 def _hear_of_dropped() -> None:
-    if not any(blocks.values()) and not isinstance(sys.unraisablehook, _Hook):
-        sys.unraisablehook = _Hook(_on_dropped, sys.unraisablehook)
+    if not any(blocks.values()) and not isinstance(sys.unraisablehook, _StandIn):
+        sys.unraisablehook = _StandIn(_on_dropped, sys.unraisablehook)
 
 
 def _is_main() -> bool:
@@ -98,10 +98,10 @@ def _stand_in(numbers: Iterable[int]) -> None:
     """Take the place of what these signals do."""
     for number in numbers:
         handler = signal.getsignal(number)
-        if not isinstance(handler, _Handler):
+        if not isinstance(handler, _StandIn):
             _former[number] = handler
             try:
-                signal.signal(number, _Handler(_on_signal, handler))  # no line of Python: a stop may come
+                signal.signal(number, _StandIn(_on_signal, handler))  # no line of Python: a stop may come
             except ValueError:  # not the main interpreter
                 return
 
@@ -109,11 +109,11 @@ def _stand_in(numbers: Iterable[int]) -> None:
 def _step_aside() -> None:
     """Put back what no block needs; not where the program has set its own meanwhile."""
     is_open = any(blocks.values())
-    if not is_open and isinstance(sys.unraisablehook, _Hook):
+    if not is_open and isinstance(sys.unraisablehook, _StandIn):
         sys.unraisablehook = sys.unraisablehook.args[0]
     try:
         for number in [number for number in _former if not (is_open and number in _STOPS)]:
-            if isinstance(signal.getsignal(number), _Handler):
+            if isinstance(signal.getsignal(number), _StandIn):
                 signal.signal(number, _former[number])
             _former.pop(number, None)  # only now: a signal in between would have met nobody
     except BaseException:  # a handler that is back has raised, at any of these lines: the others go back all the same
@@ -121,12 +121,8 @@ def _step_aside() -> None:
         raise
 
 
-class _Hook(partial[None]):
-    """Stands in for `sys.unraisablehook`, which it knows: the program may have set one that calls this."""
-
-
-class _Handler(partial[None]):
-    """Stands in for a handler, which it knows: the program may have set one that calls this, and outlive the block."""
+class _StandIn(partial[None]):
+    """Stands in for a handler or a hook, which it knows: one that the program sets meanwhile may call this for ever."""
 
 
 def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
@@ -164,7 +160,7 @@ def act_on_waiting(drops: bool = False) -> None:
     try:
         if callable(handler) and (drops or sys.exc_info()[0] is GeneratorExit):
             _send_again(number)
-        elif isinstance(handler, _Handler):
+        elif isinstance(handler, _StandIn):
             handler(number, None)  # no frame: nothing is shielded any more
         elif callable(handler):
             _call(handler, number, sys._getframe())  # not sent again: an event loop has been told of it already

@@ -33,10 +33,9 @@ def warn_of_lost(nodes: list[Any]) -> None:
     An item of a loop is one of those around it as well: they come first.
     """
     for depth, node in enumerate(nodes):
-        for state in node.states:
-            is_new = not state.is_judged and any(one.position > one.start for one in nodes[depth:])
-            if not is_new or not state.is_out_of_reach():
-                continue
+        states = [state for state in node.states if not state.is_judged]
+        is_begun = states and any(one.position > one.start for one in nodes[depth:])
+        for state in filter(Object.is_out_of_reach, states if is_begun else ()):
             state.is_judged = True
             objects = [one for one in node.states if isinstance(one, Object)]
             if state is objects[-1] and node.driven_by.reaches("object"):
