@@ -912,10 +912,8 @@ def test_what_a_generator_does_as_it_is_closed_is_not_broken_off_by_a_stop(folde
     assert (child.told, child.status) == (["closed"], status_of(number))
 
 
-@pytest.mark.parametrize("number", STOPS)
-@pytest.mark.parametrize("where", ["__del__", "weakref", "finalize"])
-def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, where):
-    """Python prints what is raised there, and goes on."""
+def finalize(where, function):
+    """Have it called where Python prints what is raised, and goes on; return what has to live until then."""
     import weakref
 
     class Thing:
@@ -923,19 +921,23 @@ def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, w
 
     class Dying:
         def __del__(self):
-            me(number)
+            function()
 
+    thing = Dying() if where == "__del__" else Thing()
+    if where == "weakref":
+        return weakref.ref(thing, lambda _: function())
+    return weakref.finalize(thing, function) if where == "finalize" else None
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("where", ["__del__", "weakref", "finalize"])
+def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, where):
     def job(tell):
         with enable_counter("run") as counter:
             seen = counter.save_load_object([], "seen")
             for i in counter(range(10)):
                 if i == 4:
-                    thing = Dying() if where == "__del__" else Thing()
-                    if where == "weakref":
-                        kept = weakref.ref(thing, lambda _: me(number))
-                    if where == "finalize":
-                        kept = weakref.finalize(thing, me, number)
-                    del thing
+                    kept = finalize(where, lambda: me(number))
                     wait()
                     del kept
                 seen.append(i)
@@ -948,14 +950,6 @@ def test_a_stop_in_a_finalizer_comes_a_moment_later(folder, run_child, number, w
 @pytest.mark.parametrize("where", ["__del__", "weakref", "finalize"])
 def test_a_stop_that_has_waited_for_a_save_in_a_finalizer_comes_a_moment_later(folder, run_child, number, where):
     """Without a `with`, too: we have held it back, and Python would drop what it raises then."""
-    import weakref
-
-    class Thing:
-        pass
-
-    class Dying:
-        def __del__(self):
-            save()
 
     def save():
         os.fsync = lambda file: (me(number), fsync(file))
@@ -968,12 +962,7 @@ def test_a_stop_that_has_waited_for_a_save_in_a_finalizer_comes_a_moment_later(f
         seen = counter.save_load_object([], "seen")
         for i in counter(range(10)):
             if i == 4:
-                thing = Dying() if where == "__del__" else Thing()
-                if where == "weakref":
-                    kept = weakref.ref(thing, lambda _: save())
-                if where == "finalize":
-                    kept = weakref.finalize(thing, save)
-                del thing
+                kept = finalize(where, save)
                 os.fsync = fsync
                 wait()
                 del kept
