@@ -157,6 +157,7 @@ BRAKE = """
 import os, re, sys, time
 
 printed, stops, nap = [""], [], time.sleep
+naps = os.open(os.environ["BRAKE"] + "/naps", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def heard(write):
     def hear(text):
@@ -171,8 +172,7 @@ def heard(write):
     return hear
 
 def sleep(seconds):
-    with open(os.environ["BRAKE"] + "/naps", "a") as naps:
-        naps.write(f"{seconds}\\n")  # at once, whatever stops it
+    os.write(naps, f"{seconds}\\n".encode())  # by no object that a signal could leave open, which Python warns of
     if stops:
         seconds = stops.pop()
     end = time.monotonic() + seconds
