@@ -118,7 +118,9 @@ def stack_of(frame: FrameType | None, last: FrameType | None = None) -> dict[int
 
 def is_at_yield(trace: TracebackType) -> bool:
     """Whether an exception was thrown into a generator where it yields; else what it draws from has raised it."""
-    return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] in ("YIELD_VALUE", "RESUME")
+    code, at = trace.tb_frame.f_code.co_code, trace.tb_lasti
+    at += 2 * opname[code[at]].startswith("LOAD_FAST")  # a trace function has raised: an item was on its way there
+    return opname[code[at]] in ("YIELD_VALUE", "RESUME")
 
 
 def _behind(code: CodeType, at: int) -> frozenset[int] | None:

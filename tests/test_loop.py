@@ -12,6 +12,7 @@ from collections.abc import Generator
 import pytest
 
 from py_restart import RestartError, enable_counter, simple_counter
+from py_restart._loop import Counted
 
 NEVER = None  # a span: in a `with` that saves only where it fails
 SPANS = pytest.mark.parametrize("span", [1, 3, NEVER])
@@ -529,3 +530,35 @@ def test_a_loop_says_where_it_stands(counted):
     for _ in loop:
         assert repr(loop) == f"<loop run: position {loop.position} of 8>"
     assert repr(counted(Source(3), path="other")).startswith("<loop other: position 0")
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize("source", [range(3), [0, 1, 2], (0, 1, 2), "abc"])
+def test_what_a_trace_function_stops_is_lost_at_no_line(folder, source, span):
+    """A debugger that is left, or a thread that is ended so: at each line of what the `for` drives in turn."""
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if frame.f_code is not Counted._drive.__code__:
+            return None
+        left -= event == "line"
+        if not left:
+            raise Stop
+        return trace
+
+    before = sys.gettrace()
+    for number in itertools.count(1):
+        left, done = number, []
+        with contextlib.suppress(Stop), enable_counter("run", each_save=True, save_span=span) as counter:
+            loop = counter(source)
+            sys.settrace(trace)
+            try:
+                for item in loop:
+                    done.append(item)
+            finally:
+                sys.settrace(before)
+        if left > 0:
+            break
+        with enable_counter("run") as counter:
+            assert done + list(counter(source)) == list(source), number
+    assert number > 5
