@@ -1,11 +1,13 @@
 """Loop: skip, yield, count. What it saves is read from the disk."""
 
+import _thread
 import contextlib
 import gc
 import itertools
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Generator
 
@@ -562,3 +564,14 @@ def test_what_a_trace_function_stops_is_lost_at_no_line(folder, source, span):
         with enable_counter("run") as counter:
             assert done + list(counter(source)) == list(source), number
     assert number > 5
+
+
+def test_a_loop_that_is_run_where_no_python_has_called_it(counted, left):
+    """A thread that runs nothing but `extend`; so does `atexit`, and a program in C that Python is embedded in."""
+    done = []
+    _thread.start_new_thread(done.extend, (counted([1, 2, 3]),))
+    end = time.monotonic() + 30
+    while len(done) < 3 or left():
+        assert time.monotonic() < end, done
+        time.sleep(0.01)
+    assert done == [1, 2, 3]
