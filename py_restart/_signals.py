@@ -40,12 +40,12 @@ _former: dict[int, Any] = {}  # the table: whose place the handler has taken
 blocks: dict[Any, bool] = {}  # that are open: whether in the main thread; tasks and generators end them in any order
 _saves: list[held] = []  # that are running in the main thread, one inside the other
 waiting: list[int] = []  # signals that came during a save
-_shields: set[CodeType] = set()
+_shields: dict[CodeType, bool] = {}  # whether signals wait while a function runs: the innermost of these tells
 
 
 def shielded(function: F) -> F:
     """Make signals wait while `function` runs: before the first line of `__exit__`, say, where no `try` can stand."""
-    _shields.add(function.__code__)
+    _shields[function.__code__] = True
     return function
 
 
@@ -127,28 +127,31 @@ class _StandIn(partial[None]):
 
 def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
     """Do what the signal would do without us, or remember it; what would end the process is an exception."""
-    shield = frame
-    while shield is not None and shield.f_code not in _shields:
-        shield = shield.f_back
-    if _saves or shield is not None:
+    inner = frame
+    while inner is not None and inner.f_code not in _shields:
+        inner = inner.f_back
+    if _saves or (inner is not None and _shields[inner.f_code]):
         if number not in waiting:  # one of each, as the system keeps them
             waiting.append(number)
     elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
         _send_again(number)
     else:
-        _call(former, number, frame or sys._getframe())
+        _call(former, number, frame)
 
 
-def _call(handler: Any, number: int, frame: FrameType) -> None:
+def _call(handler: Any, number: int, frame: FrameType | None = None) -> None:
     """Do what the program would; what that raises is known again where Python drops it."""
     try:
         if not callable(handler):
             raise SystemExit(128 + number)
-        handler(number, frame)
+        handler(number, frame or sys._getframe())
     except BaseException as stop:
         _hear_of_dropped()  # where no block is open, until the next save or block is over
         stop.__dict__[_MARK] = number  # some do not let themselves be changed
         raise
+
+
+_shields[_call.__code__] = False  # in what is done at last, nothing is shielded any more
 
 
 def act_on_waiting(drops: bool = False) -> None:
@@ -160,10 +163,8 @@ def act_on_waiting(drops: bool = False) -> None:
     try:
         if callable(handler) and (drops or sys.exc_info()[0] is GeneratorExit):
             _send_again(number)
-        elif isinstance(handler, _StandIn):
-            handler(number, None)  # no frame: nothing is shielded any more
         elif callable(handler):
-            _call(handler, number, sys._getframe())  # not sent again: an event loop has been told of it already
+            _call(handler, number)  # not sent again: an event loop has been told of it already
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too

@@ -1964,3 +1964,22 @@ def test_a_handler_of_a_library_that_calls_ours_does_so_once_in_the_next_block(f
     child = run_child(job)
     assert (child.status, child.told) == (143, [[], ["library"]])
     assert enable_counter("run").position == 3
+
+
+def test_a_handler_of_a_library_that_calls_ours_does_so_once_where_a_save_has_held_it_back(folder, run_child):
+    """The save at the end of a loop, which is still being told that it is over: nothing waits a second time."""
+
+    def job(tell):
+        value = Saved(lambda: me(signal.SIGTERM))
+        try:
+            with enable_counter("run", each_save=True, save_span=10) as counter:
+                _kept = counter.save_load_object(value, "seen")
+                chain()
+                for i in counter(range(3)):
+                    value.armed = i == 2
+        finally:
+            tell(calls)
+
+    child = run_child(job)
+    assert (child.status, child.told) == (143, [["library"]])
+    assert resumed() == (3, "whole")
