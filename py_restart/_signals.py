@@ -130,17 +130,16 @@ def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
     inner = frame
     while inner is not None and inner.f_code not in _shields:
         inner = inner.f_back
-    if _saves or (inner is not None and _shields[inner.f_code]):
-        if number not in waiting:  # one of each, as the system keeps them
-            waiting.append(number)
-    elif sys.exc_info()[0] is GeneratorExit:  # in a generator that goes, what is raised is dropped
-        _send_again(number)
-    else:
+    if not (_saves or (inner is not None and _shields[inner.f_code])):
         _call(former, number, frame)
+    elif number not in waiting:  # one of each, as the system keeps them
+        waiting.append(number)
 
 
-def _call(handler: Any, number: int, frame: FrameType | None = None) -> None:
-    """Do what the program would; what that raises is known again where Python drops it."""
+def _call(handler: Any, number: int, frame: FrameType | None = None, drops: bool = False) -> None:
+    """Do what the program would, a moment later where Python drops what that raises; else it is known again there."""
+    if drops or sys.exc_info()[0] is GeneratorExit:  # in a generator that goes
+        return _send_again(number)
     try:
         if not callable(handler):
             raise SystemExit(128 + number)
@@ -161,10 +160,8 @@ def act_on_waiting(drops: bool = False) -> None:
     number = waiting.pop(0)
     handler = signal.getsignal(number)
     try:
-        if callable(handler) and (drops or sys.exc_info()[0] is GeneratorExit):
-            _send_again(number)
-        elif callable(handler):
-            _call(handler, number)  # not sent again: an event loop has been told of it already
+        if callable(handler):
+            _call(handler, number, drops=drops)  # not sent again: an event loop has been told of it already
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
