@@ -165,7 +165,8 @@ def act_on_waiting(drops: bool = False) -> None:
         else:
             signal.raise_signal(number)
     finally:  # it may raise; those that came after it count too
-        act_on_waiting(drops)
+        if number not in waiting:  # else nothing can come again now
+            act_on_waiting(drops)
 
 
 def _on_dropped(former: Any, dropped: Any) -> None:

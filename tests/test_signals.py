@@ -1120,6 +1120,34 @@ def test_a_ctrl_c_that_cannot_come_again_ends_the_program_behind_the_loop(folder
     assert child.told in (["behind the loop", "behind the block"], ["behind the block"])
 
 
+@pytest.mark.parametrize("numbers", [[signal.SIGALRM], [signal.SIGALRM, signal.SIGUSR1]])
+def test_a_signal_that_has_waited_and_cannot_come_again_waits_for_the_next_save(folder, run_child, numbers):
+    """It is not tried again and again while a generator is closed, in which Python would drop it."""
+
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    def job(tell):
+        for number in numbers:
+            signal.signal(number, raise_limit)
+        sys.unraisablehook = lambda dropped: tell(str(dropped.exc_value))
+        unlink, _thread.start_new_thread = os.unlink, refuse
+        os.unlink = lambda path, **options: ([me(number) for number in numbers], unlink(path, **options))
+        for _ in simple_counter("run", range(3)):
+            break
+        os.unlink = unlink
+        tell("behind the loop")
+        with pytest.raises(Limit) as limit:
+            enable_counter("run")
+        error, raised = limit.value, []
+        while error is not None:  # each as the one before is on its way
+            raised, error = [*error.args, *raised], error.__context__
+        tell(sorted(raised))
+
+    child = run_child(job)
+    assert (child.error, child.told) == (None, ["behind the loop", sorted(numbers)])
+
+
 def test_a_stop_as_the_block_begins_to_end_waits(folder, run_child):
     """The first instruction of the end of the block: no `try` can stand there."""
 
