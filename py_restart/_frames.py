@@ -148,7 +148,7 @@ def _found(reference: Any, at: int) -> frozenset[int] | None:
     ways: dict[int, list[int]] = {}  # by instruction: those to which control may go from it
     for one, following in zip(instructions, ends, strict=True):
         ways[one.offset] = [] if one.opname.startswith(_ENDS) else [following]
-        if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
+        if one.opcode in dis.hasjrel:
             ways[one.offset].append(one.argval)
     head, end = starts[index], instructions[index].argval
     found = [way for start in ways if head <= start < end for way in ways[start] if not head <= way < end]

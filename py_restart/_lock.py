@@ -2,8 +2,9 @@
 
 `.NAME.lock` beside the progress file carries the lock (`flock(2)`; `msvcrt.locking` on Windows; where a file system has
 no locks, none) and says who holds it. Nothing else is kept in it, so that the progress file may be closed, replaced and
-moved like any file. It is deleted while it is locked; whoever gets the lock looks whether the file at that path is
-still the one that it has locked, by its contents: some mounts change the numbers of their files.
+moved like any file. It is made with all its contents, since not every mount lets a file be written again, and deleted
+while it is locked, one that a kill has left behind as well. So whoever gets the lock looks whether the file at that
+path is still the one that it has locked, by its contents: some mounts change the numbers of their files.
 
 A process that was killed holds its locks until its memory has been freed, which takes seconds for a large one: it is
 waited for as long as the kernel says that it is about to end. All others that hold a lock are refused at once.
@@ -106,11 +107,7 @@ class Lock:
         self.unlock(drops=True)
 
     def _locked(self) -> int:
-        """Make the lock file, and return it with the lock on it.
-
-        It is made with all its contents, since not every mount lets a file be written again. One that a kill has left
-        behind is deleted by the one who gets the lock on it; so whoever has made one looks whether it is still there.
-        """
+        """Make the lock file, and return it with the lock on it."""
         said = f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n"
         self._line = os.fsencode(said)  # what the lock file says
         file, began = -1, time.monotonic()
