@@ -101,7 +101,7 @@ class Lock:
                 mine, self._held = self._held, None
                 if self._progress in locks and locks[self._progress] is mine:  # no call: see `take`
                     del locks[self._progress]
-                    self._let_go(*mine[1:])
+                    _files.attempt(self._let_go, *mine[1:])
 
     def __del__(self) -> None:
         self.unlock(drops=True)
@@ -129,14 +129,15 @@ class Lock:
                         return file
                 except FileNotFoundError:  # it has just been released
                     seen = None
-                # What was there all the time is what is locked.
-                failure, file = self._let_go(file, seen), -1
-                if failure is not None:
+                stale, file = file, -1  # it is closed once, whatever happens
+                try:
+                    self._let_go(stale, seen)  # what was there all the time is what is locked
+                except OSError:
                     if waiting or time.monotonic() - began > START_SECONDS:
-                        raise failure
+                        raise
                     time.sleep(0.002)
             except BaseException:
-                self._let_go(file, seen if seen == self._line else None)  # what was made for nothing
+                _files.attempt(self._let_go, file, seen if seen == self._line else None)  # what was made for nothing
                 raise
 
     def _read(self) -> bytes:
@@ -146,16 +147,13 @@ class Lock:
             raise RestartError(f"{self._name}: {self._path} is in the way, and not of py_restart; move it away")
         return said
 
-    def _let_go(self, file: int, line: bytes | None) -> OSError | None:
-        """Delete the lock file, where it says this, and give up the lock; return why it could not be deleted."""
+    def _let_go(self, file: int, line: bytes | None) -> None:
+        """Delete the lock file, where it says this; give up the lock, even where it cannot be deleted."""
         try:
             if _files.WINDOWS:  # deletes no open file
                 _files.attempt(os.close, file)
             if line is not None and _files.read(self._path, len(line) + 1) == line:  # all of it: b"" begins every line
                 _files.retried(os.unlink, self._path)
-            return None
-        except OSError as failure:
-            return failure
         finally:
             if file >= 0 and not _files.WINDOWS:
                 # At once: a child that was forked just now still has the same open file.
