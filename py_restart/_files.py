@@ -158,9 +158,8 @@ def _is_plain(folder: str, _device: int, _number: int) -> bool:
 def place_of(name: str) -> str:
     """Return where a path is: absolute, its folder without links."""
     with failing(f"{name}: cannot be found", "give an absolute path, or work in a folder that exists and can be read"):
-        if os.pardir in name:
-            return os.path.realpath(name)  # what is above a folder behind a link is not what its name says
-        place = os.path.abspath(name)
+        # What is above a folder behind a link is not what its name says.
+        place = os.path.realpath(name) if os.pardir in name else os.path.abspath(name)
         folder = folder_of(place)
         status = look(folder)  # None: it is not there yet, which is said elsewhere
         if status and S_ISDIR(status.st_mode) and _is_plain(folder, status.st_dev, status.st_ino):
