@@ -92,7 +92,7 @@ class Lock:
                     older.turn.release()
             advice = "mend that, or delete that file where no program uses it, and run again"
             with failing(f"{self._name}: cannot be locked with {self._path}", advice):
-                locks[self._progress] = self._held = weakref.ref(self), self._locked(), self._line
+                locks[self._progress] = self._held = weakref.ref(self), *self._locked()
 
     def unlock(self, drops: bool = False) -> None:
         """Delete the lock file and let go of the lock. It takes no lock itself: the garbage collector may call it."""
@@ -106,16 +106,15 @@ class Lock:
     def __del__(self) -> None:
         self.unlock(drops=True)
 
-    def _locked(self) -> int:
-        """Make the lock file, and return it with the lock on it."""
-        said = f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n"
-        self._line = os.fsencode(said)  # what the lock file says
+    def _locked(self) -> tuple[int, bytes]:
+        """Make the lock file, and return it with the lock on it, and what it says."""
+        line = os.fsencode(f"process {os.getpid()} on {_files.HOST}, since {_files.now()} {os.urandom(4).hex()}\n")
         file, began = -1, time.monotonic()
         while True:
-            seen: bytes | None = self._line
+            seen: bytes | None = line
             try:
                 try:
-                    _files.create(self._path, lambda write: write(self._line))
+                    _files.create(self._path, lambda write: write(line))
                 except FileExistsError:
                     seen = b""
                 try:
@@ -125,8 +124,8 @@ class Lock:
                     if not _try_to_lock(file):
                         self._wait_for_holder(seen, time.monotonic() - began)
                         seen = None
-                    elif _files.read(self._path, len(self._line)) == self._line:
-                        return file
+                    elif _files.read(self._path, len(line)) == line:
+                        return file, line
                 except FileNotFoundError:  # it has just been released
                     seen = None
                 stale, file = file, -1  # it is closed once, whatever happens
@@ -137,7 +136,7 @@ class Lock:
                         raise
                     time.sleep(0.002)
             except BaseException:
-                _files.attempt(self._let_go, file, seen if seen == self._line else None)  # what was made for nothing
+                _files.attempt(self._let_go, file, seen if seen == line else None)  # what was made for nothing
                 raise
 
     def _read(self) -> bytes:
@@ -164,18 +163,18 @@ class Lock:
         """Wait a moment for a holder that is about to end, or has not said yet who it is; refuse all others."""
         who = os.fsdecode(said).partition(",")[0]
         process, _, host = who.removeprefix("process ").partition(" on ")
-        patience = START_SECONDS
-        if process.isdigit() and said != self._line:  # else another one, who starts just now, is looking at it
+        if not process.isdigit():
+            patience, who = START_SECONDS, "another process"
+        else:
             patience = _patience_with(int(process)) if host == _files.HOST else 0.0
         if seconds >= patience or waiting:  # a Ctrl-C, say, need not wait for that
-            who = who if process.isdigit() else "another process"
             raise InUseError(f"{self._name}: in use by {who}; wait for it to end, or stop it")
         time.sleep(0.002)
 
 
 def _patience_with(process: int) -> float:
     """How many seconds a holder is waited for: see proc(5) for what the kernel says of it."""
-    if process == os.getpid():  # another thread is letting go of it
+    if process == os.getpid():  # another thread is letting go of it, or one who starts just now is looking at ours
         return START_SECONDS
     try:
         fields = _files.read(f"/proc/{process}/stat").rpartition(b")")[2].split()
