@@ -137,7 +137,7 @@ def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
 
 
 def _call(handler: Any, number: int, frame: FrameType | None = None, drops: bool = False) -> None:
-    """Do what the program would, a moment later where Python drops what that raises; else it is known again there."""
+    """Do what the program would, in a moment where Python drops what that raises. Elsewhere it is marked, in case."""
     if drops or sys.exc_info()[0] is GeneratorExit:  # in a generator that goes
         return _send_again(number)
     try:
