@@ -73,10 +73,9 @@ class Object:
             warn(f"{self.path}: a class or function is saved by its name alone, without contents; register an object")
         if type(self.value) in _NUMBERS:
             self.value = -(-self.value)  # noqa: B002
-        else:
-            if type(self.value) in _ROWS and len(self.value) < _LONG:
-                self.value = self.value[:1] + self.value[1:]
-            self._pickle(lambda data: None)
+        elif type(self.value) in _ROWS and len(self.value) < _LONG:
+            self.value = self.value[:1] + self.value[1:]
+        self._pickle(lambda data: None)
 
     def _pickle(self, write: Callable[[memoryview], None]) -> None:
         """Hand the pickle to `write`, part by part; a file of Python's own would look at what it has opened first."""
