@@ -96,12 +96,11 @@ class Object:
         self.constants = [self.value] if _is_constant(self.value) else []
         if self.constants or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
             return bool(self.constants)
-        # There may be many parts: where one is in reach, they are looked at once.
-        is_held = self._most_references() > fresh._most_references()
-        if is_held:
-            # What is no number is more often a setting.
-            self.constants = [part for part in self._parts() if type(part) is int and _is_constant(part)]
-        self.is_judged = is_held and not self.constants
+        if self._most_references() <= fresh._most_references():
+            return True
+        # What is no number is more often a setting.
+        self.constants = [part for part in self._parts() if type(part) is int and _is_constant(part)]
+        self.is_judged = not self.constants  # there may be many parts: where one is in reach, they are looked at once
         return not self.is_judged
 
     def _most_references(self) -> int:
