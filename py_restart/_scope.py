@@ -42,15 +42,13 @@ class multi_count:
     second 1
     """
 
-    _members: dict[str, Any]  # by path; of an inner loop, the newest
-    _thread: threading.Thread  # that has opened it
-    _is_done: bool  # it has ended without an exception: its loops need not be skipped any more
-
     @face
     def __enter__(self) -> multi_count:
         if _block.get() in opened or self in opened:  # another thread may have entered this one
             raise RestartError("MultiCount has already opend. cannot open another MultiCount")  # to the letter
-        self._members, self._thread, self._is_done = {}, threading.current_thread(), False
+        self._members: dict[str, Any] = {}  # by path; of an inner loop, the newest
+        self._thread = threading.current_thread()  # that has opened it
+        self._is_done = False  # it has ended without an exception: its loops need not be skipped any more
         _block.set(self)
         opened.append(self)  # only now: a stop in between leaves nothing open
         return self
