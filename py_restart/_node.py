@@ -279,9 +279,8 @@ class Node(Place):
 
     def _save_end(self) -> None:
         """Save that the loop has ended: a boundary, or the next run skips it. Not where the last save says all that."""
-        if self.is_finished or not (self.each_save or (self.parent is None and self.is_kept)):
-            return
-        if self.around and self._is_too_soon:  # of many short ones, each has an end
+        is_wanted = self.each_save or (self.parent is None and self.is_kept)
+        if self.is_finished or not is_wanted or (self.around and self._is_too_soon):  # many short ones have many ends
             return
         tree, position = self.host.tree(), self.position
         is_at_boundary = 0 < position == self.length and position % self._span == 0 and not self._interval

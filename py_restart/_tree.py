@@ -35,7 +35,6 @@ class Place(Counted):
     storage: Any  # of the outermost loop around
     state: str = MADE
     owner: tuple[Any, object] = (None, None)  # the thread and task that run it
-    moment: Moment  # what the last record says of it
     stale: tuple[str, ...] = ()  # what was loaded and then forgotten, before it began
     block: Any = None  # the `multi_count` block that it is in
     is_told: bool = False  # of this host: that an object is carried from item to item
@@ -195,12 +194,12 @@ class Place(Counted):
         return [self, *(one for loop in self.inside().values() for one in loop.tree())]
 
     def record(self, is_rich: bool) -> Moment:
-        """Return what a record says of this loop and of those inside."""
+        """Return, and remember, what a record says of this loop and of those inside."""
         moments = [*self.moments.values()]
         if is_rich and not self.host.was_rich:  # what runs again with its item would be skipped in a rich moment
             moments = _without_ended(moments)
         loops = (loop for loop in self._inside.values() if loop.state != OVER or is_rich or loop.is_kept)
-        self.moment = {
+        self.moment: Moment = {
             "path": self.path,
             "length": self.measure(),
             "first": self.first,
