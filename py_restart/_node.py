@@ -201,7 +201,7 @@ class Node(Place):
         elif not self.is_kept:
             if self.state == LEFT and self not in blocks:
                 self.go("finish")  # broken off counts as ended here, too
-            is_inside = self.parent.state == RUNNING and self.parent.position == self.item
+            is_inside = self.parent.state == RUNNING and self.parent.position == self.items[-1]
             if self.each_save and is_inside and not self._is_too_soon:
                 self.host._save()
 

@@ -78,8 +78,8 @@ class multi_count:
     def _enter(self, member: Any) -> None:
         """Keep the files of a loop until the end. The same one may come again in another item of the loops around."""
         former = self._members.get(member.path, member)
-        then, now = ([(loop.path, loop.item) for loop in (*one.around, one)] for one in (former, member))
-        if former is not member and (then == now or [path for path, _ in then] != [path for path, _ in now]):
+        then, now = ([loop.path for loop in one.around] for one in (former, member))
+        if former is not member and (then != now or former.items == member.items):
             what = "used for two loops of one multi_count block"
             way_out = "give each loop a path of its own; to try one again, let its error end the block, and run again"
             raise RestartError(f"{member.name}: {what}; {way_out}")

@@ -44,7 +44,7 @@ class Place(Counted):
         super().__init__(name, span)
         self.path, self.parent = path, parent
         self.around: list[Any] = [] if parent is None else [*parent.around, parent]  # the outermost first
-        self.item = 0 if parent is None else parent.position  # of the parent's, in which it is
+        self.items: list[int] = [] if parent is None else [*parent.items, parent.position]  # of theirs, in which it is
         self._inside: dict[str, Place] = {}  # by path: see `inside`
         self._carried: dict[str, object] = {}  # what was registered in the item before, and is still referred to
 
@@ -56,7 +56,7 @@ class Place(Counted):
     @property
     def is_past(self) -> bool:
         """Whether an item that it was in is over."""
-        return self.parent is not None and (self.parent.position != self.item or self.parent.is_past)
+        return self.items != [loop.position for loop in self.around]
 
     @property
     def is_kept(self) -> bool:
