@@ -77,7 +77,7 @@ class Node(Place):
         self.compare_length()
         if not (self in blocks or self.each_save):
             warn(f"{self.name}: this loop is never saved; use a with statement, or each_save=True")
-        self._take_up()
+        self.join()
         self.block = _scope.config.parent
         if self.block is not None:
             self.block._enter(self)
@@ -169,7 +169,7 @@ class Node(Place):
             is_done = any(loop.state in (UNUSED, OVER) for loop in (*self.around, self))
             if is_done or (self.state != RUNNING and self.is_past):
                 raise RestartError(f"{self.name}: its work is done; make another counter")
-            self._take_up()
+            self.join()
             self._save(flush=True)
 
     def forget(self) -> None:
@@ -213,12 +213,6 @@ class Node(Place):
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
         if self.parent is not None and self.was_saved and self.path not in self.parent.inside() | self.parent.moments:
             self.forget_saved()  # with the loop around it
-
-    def _take_up(self) -> None:
-        for path in sorted(self.saved["files"].keys() - {state.path for state in self.states}):
-            what = f"saved with {path}, which is not registered"
-            raise RestartError(f"{self.name}: {what}; register it, or {self.storage.journal.way_out}")
-        self.join()
 
     def _save(self, teller: Teller | None = None, flush: bool = False) -> None:
         """Save the moment. A save that is asked for during a save comes right after it."""

@@ -160,6 +160,9 @@ class Place(Counted):
 
     def join(self) -> None:
         """From now on, stand in the tree for what was saved; until then, that stays in the moment as it is."""
+        for path in sorted(self.saved["files"].keys() - {state.path for state in self.states}):
+            what = f"saved with {path}, which is not registered"
+            raise RestartError(f"{self.name}: {what}; register it, or {self.storage.journal.way_out}")
         if self.parent is not None:
             self.former(self.parent)
             self.parent._inside[self.path], self.parent._inside_of = self, self.parent.position
