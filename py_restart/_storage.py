@@ -100,15 +100,12 @@ class Storage(_lock.Lock):
         journal = self.journal
         kept = "what was saved before is whole" if journal.newest else "nothing had been saved before"
         advice = f"{kept}; mend that and run again"
-        with held(), self.turn, failing(f"{self.journal.name}: could not be saved", advice):
+        with held(), self.turn, failing(f"{journal.name}: could not be saved", advice):
             self._take_up_again()
-            number = journal.number
-            if not (states or files_of(journal.newest)):
-                self._flush_folders()  # the record that is overwritten may be the last that names what has gone
-                return journal.write(moment, told, teller, flush, close)
+            number, is_rich = journal.number, bool(states or files_of(journal.newest))
             try:
                 self._stage(moment, states, advice)
-                journal.write(moment, told, teller, True, close)
+                journal.write(moment, told, teller, flush or is_rich, close)
             finally:
                 if journal.number == number and self.is_of_this_process:  # a function that saves may have forked
                     self._discard()
@@ -156,7 +153,7 @@ class Storage(_lock.Lock):
                 stamps[state.path].update(self._write(state, place, failing(what, advice, Exception)))
                 if not self._require_ours(state.path, known.get(state.path)):
                     self.journal.require_mount(folder, state.path)
-        self._flush_folders()
+        self._flush_folders()  # in any case: the record that is overwritten may be the last that names what has gone
 
     def _write(self, state: Any, place: str, saving: failing) -> Stamp:
         """Write new contents to this place and flush them; `saving` words what the program's own code may raise."""
