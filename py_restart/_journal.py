@@ -1,9 +1,9 @@
 """The progress file: read it, write a record into it, flush it, let it grow, delete it.
 
 A save overwrites a record in place. Its number is that after the save on the device, and odd numbers stand in the
-first record, even ones in the second: so what is on the device is not touched before the next one is there too. Where
-a moment has outgrown the records, and on a mount that does not let a file be written in place, a new file with both is
-written beside, flushed, and put in place by one atomic replacement (rename(2)).
+first record, even ones in the second: what is on the device is not touched before the next one is there too, and still
+stands where a power failure cuts a write short. Where a moment has outgrown the records, and on a mount that does not
+let a file be written in place, a new file with both is written beside, flushed, and takes its place (rename(2)).
 
 A file is closed at each flush, and opened again by the next save, which looks whether it is still ours: by the record
 that was kept, since some mounts change the numbers of their files. Nothing is replaced or deleted while it is open.
@@ -74,7 +74,6 @@ class Journal:
         self._durable = 0  # the number of the save on the device; 0: none is; below 0: perhaps that one, or its name
 
     def read(self) -> None:
-        """Take up what is there."""
         self.mounts[self.folder] = _files.mount_of(self.folder)
         _files.delete(self._staged)  # what a kill has left of a file that was to be put in place
         data = self._bytes()
@@ -108,7 +107,6 @@ class Journal:
 
     @property
     def way_out(self) -> str:
-        """How to start afresh."""
         return f"to start afresh delete {self.files}"
 
     @property

@@ -5,9 +5,7 @@
     {"save": 6, ..., "path": "job.progress", ..., "position": 17, "inside": [], "check": "a2b13c05-17"}
 
 Three lines of one size. The first never changes while the file lives; the other two are *records*, each a whole moment
-by itself, or blank. A save overwrites the one that is not on the device yet, else the older one; the newest whole one
-counts, and the other tells what was there before. A write that a power failure cuts short damages one record, and the
-other still stands.
+by itself, or blank. The newest whole one counts, and the other tells what was there before: see `_journal`.
 
 Each loop that runs is the last of those inside the one around it. So whichever loop tells its position, that stands
 near the end of the record, and to save a position alone is to write the *tail* from there on.

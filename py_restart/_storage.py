@@ -1,19 +1,15 @@
 """The commit: what belongs to a moment is written, counts, and comes to its place; recovery and removal.
 
-A moment to which nothing belongs is a record in the progress file (see `_journal`). Of all others:
-
-1. *Stage.* New contents are written beside each final path and flushed, then the folders that they are in ("fsync does
-   not ensure that the entry in the directory has reached disk": fsync(2)).
-2. *Count.* A record that names them, with sizes and digests, is written and flushed. Before it the save before counts,
-   after it this one.
+1. *Stage.* New contents are written beside each final path and flushed, then the folders that they are in (fsync(2)).
+2. *Count.* A record that names them, with sizes and digests, is written and flushed: see `_journal`.
 3. *Settle.* What was staged is moved to its place, a file by replacing, a folder once the old one has been moved aside;
    what the save before had, and this one has not, is deleted. The folders are flushed before the next record.
 
-A crash before 2 leaves staged contents that no record names: they go at the next start. A crash after 2 leaves some of
-3 undone: the next start does the rest. Which is which, sizes and digests tell: what carries others than the records
-name is somebody else's, and is never touched. The staged names alternate from save to save, so that a move which was
-lost with the power finds its source again. A removal is a save to which nothing belongs; its record says so, and then
-the progress file goes. Names beside a final path DIR/sum.pickle, with a mark of where the progress file is, from there:
+After a crash the next start deletes what is staged and no record names, and does what is undone of 3. Which is which,
+sizes and digests tell: what carries others than the records name is somebody else's, and is never touched. The staged
+names alternate from save to save, so that a move which was lost with the power finds its source again. A removal is a
+save to which nothing belongs; its record says so, and then the progress file goes. Names beside a final path
+DIR/sum.pickle, with a mark of where the progress file is, from there:
 
     .sum.pickle.3f9a1c02-a, -b    staged; a function writes into a folder of that name, where its file has the right one
     .sum.pickle.3f9a1c02-old      an old folder that was moved aside, others in it; never a source for recovery
@@ -75,12 +71,10 @@ class Storage(_lock.Lock):
         return any(loop.storage is self for loop in [*running, *blocks])
 
     def require_current(self) -> None:
-        """Raise where a newer counter has taken over."""
         if self.is_lost:
             raise RestartError(f"{self.journal.name}: a newer counter for the same path has taken over; use that one")
 
     def release(self) -> None:
-        """Let go of the progress file and of the lock."""
         if self.is_held:
             with held(), self.turn, failing(f"{self.journal.name}: could not be saved", "mend that and run again"):
                 try:
@@ -240,7 +234,6 @@ class Storage(_lock.Lock):
             _files.delete(path)
 
     def _flush_folders(self) -> None:
-        """Bring the names that have changed to the device."""
         for folder in self._unflushed:
             _files.flush(folder)
         self._unflushed.clear()
