@@ -119,11 +119,10 @@ class Journal:
         data = self._bytes()
         if data is None:
             self.require_mount(self.folder, self.name)
-            return False
-        if not self._is_ours(data):
+        elif not self._is_ours(data):
             what = "replaced by somebody else, or saved by another counter"
             raise RestartError(f"{self.name}: {what}; make a new counter to use that, or move it away")
-        return True
+        return data is not None
 
     def require_mount(self, folder: str, name: str) -> None:
         """Raise where a folder was on a mount that is not there now: what is made in it would be hidden later."""
@@ -209,7 +208,7 @@ class Journal:
     def _count(self, record: Moment, slot: int, flush: bool) -> None:
         """From now on, this record counts. Where it cannot be flushed nobody can tell: so let the one before count."""
         former = self.newest, self.other
-        is_kept = self.newest is not None and self.newest["save"] < record["save"]  # it has not been overwritten
+        is_kept = 0 < self.number < record["save"]  # it has not been overwritten
         self.newest, self.other = record, self.newest if is_kept else self.other
         try:
             if flush:
