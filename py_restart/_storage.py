@@ -85,10 +85,7 @@ class Storage(_lock.Lock):
     def save(
         self, moment: Moment, told: Moment, states: list[Any], teller: Teller | None, flush: bool, close: bool
     ) -> None:
-        """Save a moment, or raise: nothing of it counts unless all of it does, and the save before is whole till then.
-
-        `states` is what to save with it; the moment gets their stamps. For all else see `Journal.write`.
-        """
+        """Save a moment with `states`, whose stamps it gets; nothing counts unless all does. See `Journal.write`."""
         if not self.is_of_this_process:
             return
         journal = self.journal
