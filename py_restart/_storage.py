@@ -93,10 +93,14 @@ class Storage(_lock.Lock):
         advice = f"{kept}; mend that and run again"
         with held(), self.turn, failing(f"{journal.name}: could not be saved", advice):
             self._take_up_again()
-            number, is_rich = journal.number, bool(states or files_of(journal.newest))
+            known, stamps, number = files_of(journal.newest), files_of(moment), journal.number
             try:
-                self._stage(moment, states, advice)
-                journal.write(moment, told, teller, flush or is_rich, close)
+                for state in states:
+                    what = f"{journal.name}: could not be saved, writing {state.path}"
+                    with failing(what, advice):
+                        stamps[state.path].update(self._stage(state, known, failing(what, advice, Exception)))
+                self._flush_folders()  # in any case: the record that goes now may be the last that names what has gone
+                journal.write(moment, told, teller, flush or bool(states or known), close)
             finally:
                 if journal.number == number and self.is_of_this_process:  # a function that saves may have forked
                     self._discard()
@@ -133,22 +137,11 @@ class Storage(_lock.Lock):
             self.journal.is_here()
         self._settle()
 
-    def _stage(self, moment: Moment, states: Iterable[Any], advice: str) -> None:
-        """Write new contents beside their final paths, bring them to the device, and stamp them in the moment."""
-        known, stamps, letter = files_of(self.journal.newest), files_of(moment), "ab"[self.journal.number % 2]
-        for state in states:
-            folder, place = _files.folder_of(state.path), beside(self.journal.path, state.path, letter)
-            self._unflushed.add(folder)
-            what = f"{self.journal.name}: could not be saved, writing {state.path}"
-            with failing(what, advice):
-                stamps[state.path].update(self._write(state, place, failing(what, advice, Exception)))
-                if not self._require_ours(state.path, known.get(state.path)):
-                    self.journal.require_mount(folder, state.path)
-        self._flush_folders()  # in any case: the record that is overwritten may be the last that names what has gone
-
-    def _write(self, state: Any, place: str, saving: failing) -> Stamp:
-        """Write new contents to this place and flush them; `saving` words what the program's own code may raise."""
-        new, base = place, os.path.basename(state.path)
+    def _stage(self, state: Any, known: dict[str, Stamp], saving: failing) -> Stamp:
+        """Write new contents beside their place and flush them; `saving` words what the program's code may raise."""
+        folder, base = os.path.split(state.path)
+        new = place = beside(self.journal.path, state.path, "ab"[self.journal.number % 2])
+        self._unflushed.add(folder)
         _files.delete(place)
         if state.is_contained:
             self._leftovers.append(place)
@@ -163,7 +156,10 @@ class Storage(_lock.Lock):
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
                 raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
             _files.flush(place)
-        return _files.stamp_of(new, is_flushed=True)
+        stamp = _files.stamp_of(new, is_flushed=True)
+        if not self._require_ours(state.path, known.get(state.path)):
+            self.journal.require_mount(folder, state.path)
+        return stamp
 
     def _discard(self) -> None:
         """What was staged does not count. What cannot be deleted now is left for the next start."""
