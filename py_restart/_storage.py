@@ -104,8 +104,9 @@ class Storage(_lock.Lock):
             finally:
                 if journal.number == number and self.is_of_this_process:  # a function that saves may have forked
                     self._discard()
-            with failing(f"{journal.name}: saved, but not all is in its place", "mend that and run again"):
-                self._settle()
+            if states or known:
+                with failing(f"{journal.name}: saved, but not all is in its place", "mend that and run again"):
+                    self._settle()
 
     def remove(self, is_done: bool = True) -> None:
         """Delete the progress and all that was saved with it. `is_done`: let go of the lock as well."""
