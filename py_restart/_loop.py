@@ -132,8 +132,8 @@ class Counted:
         if type(source) is not list:
             self.source = ()  # or it would live, locks and all, until the garbage is collected
         is_indexed = type(source) in (range, list, tuple) and length is not None  # a range may have more than that
-        is_sequence = hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__")
-        skips = type(source) is range or (callable(source) and not is_sequence)
+        is_function = not (hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__"))
+        skips = type(source) is range or is_function
         if self.is_finished:
             for item in source[:1] if is_indexed else ():
                 self.meet(item, source)
@@ -146,11 +146,11 @@ class Counted:
             left = start - (not is_indexed)
             if not first or (left and not list(islice(items, left - 1, left))):
                 self.refuse("ends before")
-        if type(source) is range and is_indexed:
-            self._drawn = lambda: length - length_hint(items)  # type: ignore[operator]
-        elif is_indexed:
+        if type(source) is list:  # it may grow and shrink
             state = items.__reduce__  # `iter`, `(source,)`, the index; without that once it is exhausted
             self._drawn = lambda: now[2] if len(now := state()) > 2 else max(length or 0, len(source))
+        elif is_indexed:
+            self._drawn = lambda: length - length_hint(items)  # type: ignore[operator]
         else:
             total, ticks = start + sys.maxsize, repeat(True, sys.maxsize)
             self._drawn = lambda: total - length_hint(ticks)
