@@ -94,7 +94,7 @@ def log(level: str, text: str) -> None:
     """Log a line. Where nobody has imported `logging`, nobody listens, and importing it takes longer than a loop."""
     global _logger
     logging: Any = sys.modules.get("logging")
-    if _logger is None and hasattr(logging, "getLogger"):  # it may be half imported, in another thread
+    if _logger is None and hasattr(logging, "NullHandler"):  # it may be half imported, in another thread
         _logger = logging.getLogger("py_restart")
     if _logger is not None:
         if not _logger.handlers:

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import errno
 import gc
+import logging
 import os
 import pickle
 import re
@@ -1077,9 +1078,12 @@ assert ("logging" in sys.modules) is {configured}
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_a_log_that_another_thread_is_only_just_importing_is_not_written_to(folder, left, monkeypatch):
-    """It is there by name, and can nothing yet."""
-    monkeypatch.setitem(sys.modules, "logging", types.ModuleType("logging"))
+@pytest.mark.parametrize("so_far", [{}, {"getLogger": logging.Logger}])
+def test_a_log_that_another_thread_is_only_just_importing_is_not_written_to(folder, left, monkeypatch, so_far):
+    """It is there by name, and can nothing yet, or not all."""
+    module = types.ModuleType("logging")
+    vars(module).update(so_far)
+    monkeypatch.setitem(sys.modules, "logging", module)
     monkeypatch.setattr("py_restart._errors._logger", None)
     assert list(simple_counter("run", range(3))) == [0, 1, 2]
     assert left() == []
