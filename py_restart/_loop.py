@@ -1,8 +1,9 @@
 """The loop: skip, yield, count.
 
-The `for` drives a generator that hands through the items of the source. Counting them costs no Python code: the
-iterator of a list, a tuple or a range knows where it is; the items of all others pass `itertools.compress`, which draws
-one tick for each item that was delivered, and the ticks that are left tell the position.
+The `for` drives a generator that hands through the items of the source, and is kept nowhere else: it goes when the
+`for` is left. Counting costs no Python code: the iterator of a list, a tuple or a range knows where it is; the items of
+all others pass `itertools.compress`, which draws one tick for each item that was delivered, and the ticks that are left
+tell the position.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ from ._typing import Any, T
 
 
 class Counted:
-    """A loop that is counted, as if the library were not there: `_node` has the one that saves.
-
-    A `for` drives a generator of it, which is kept nowhere else, so that it goes when the `for` is left.
-    """
+    """A loop that is counted, as if the library were not there: `_node` has the one that saves."""
 
     start: int = 0  # the position at which the loop begins
     is_finished: bool = False  # an earlier run has finished it: nothing is left to run
@@ -157,7 +155,7 @@ class Counted:
             return [compress(part, ticks) for part in ([items] if start else [iter(first), items])]
         return [items]
 
-    def _nothing(self, *_: Any, **__: Any) -> Any: ...
+    def _nothing(self, *_: Any) -> Any: ...
 
     # What `_node` does more, see there: `begin` to `leave` are of the `for`, `enter` and `close` of the `with`.
     begin = meet = refuse = end = leave = enter = close = save_now = forget = _nothing
