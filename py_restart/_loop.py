@@ -29,7 +29,7 @@ class Counted:
     length: int | None = None
     source: Any = None  # until it has an iterable
     _drawn: Any = lambda self: self.start  # tells how many items were drawn, in earlier runs too
-    driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # that generator, weakly
+    driver: Callable[[], GeneratorType[Any, None, None] | None] = staticmethod(lambda: None)  # of its `for`, weakly
     driven_by: Any = None  # the `for`, once it has begun
     _is_over: bool = False  # no item can be running any more
 
@@ -73,9 +73,11 @@ class Counted:
                 count = self._drawn
                 drawn = count()
                 if save is not None and span == 1:  # as below, but without an `islice` for each item
-                    for position, item in enumerate(items, drawn + 1):
+                    for item in items:
                         yield item
-                        save(position)
+                        del item  # or it may go when the next one is drawn, not delivered: a save then would lose that
+                        drawn += 1
+                        save(drawn)
                     continue
                 while True:
                     boundary = drawn + span - drawn % span

@@ -201,6 +201,24 @@ def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item
             assert loop.position == items - 1
 
 
+@pytest.mark.parametrize("kind", [list, iter], ids=["list", "any"])
+def test_what_goes_with_the_last_reference_to_an_item_finds_the_next_one_still_to_run(folder, kind):
+    """What runs then, a finalizer or a handler of a signal, may save: the item that is due would be lost."""
+    found = []
+
+    class Item:
+        def __del__(self):
+            found.append(loop.position)
+
+    items = [Item() for _ in range(5)]
+    loop = simple_counter("run", items if kind is list else map(items.pop, [0] * 5))
+    for item in loop:
+        if kind is list:
+            items[loop.position] = None
+        del item
+    assert found == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("source", [list, iter])
 def test_a_stop_iteration_that_is_thrown_in_is_an_error_as_in_any_generator(folder, source):
     """It is not taken for the end of the source."""
