@@ -10,8 +10,7 @@ import sys
 from bisect import bisect
 from functools import lru_cache
 from itertools import compress
-from opcode import opname
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from weakref import ref
 
 from ._typing import Any
@@ -114,13 +113,6 @@ def stack_of(frame: FrameType | None, last: FrameType | None = None) -> dict[int
         calls[id(frame)] = frame
         frame = None if frame is last else frame.f_back
     return calls
-
-
-def is_at_yield(trace: TracebackType) -> bool:
-    """Whether an exception was thrown into a generator where it yields; else what it draws from has raised it."""
-    code, at = trace.tb_frame.f_code.co_code, trace.tb_lasti
-    at += 2 * opname[code[at]].startswith("LOAD_FAST")  # a trace function has raised: an item was on its way there
-    return opname[code[at]] in ("YIELD_VALUE", "RESUME")
 
 
 def _behind(code: CodeType, at: int) -> frozenset[int] | None:

@@ -16,7 +16,7 @@ from operator import length_hint
 from types import GeneratorType, TracebackType
 
 from ._errors import RestartError, face, shorten
-from ._frames import Driver, is_at_yield
+from ._frames import Driver
 from ._signals import held, shielded
 from ._typing import Any, T
 
@@ -67,6 +67,9 @@ class Counted:
         return driver
 
     def _drive(self) -> Generator[Any, None, None]:
+        # The variable `item` is there while one runs, and no longer: `__exit__` looks for it. It goes in the line of
+        # `yield`, since a tracer may raise at each line. And what runs when an item goes may save: if the next one had
+        # been drawn by then, that would count as done.
         with self:
             save, span = self.begin(), self._span
             for items in self._parts():
@@ -74,19 +77,14 @@ class Counted:
                 drawn = count()
                 if save is not None and span == 1:  # as below, but without an `islice` for each item
                     for item in items:
-                        yield item
-                        del item  # or it may go when the next one is drawn, not delivered: a save then would lose that
+                        yield item; del item  # noqa: E702  # fmt: skip
                         drawn += 1
                         save(drawn)
                     continue
                 while True:
                     boundary = drawn + span - drawn % span
-                    part = items if save is None else islice(items, boundary - drawn)
-                    if type(items) is compress:
-                        yield from part  # quicker here than a `for`, which is quicker over a list
-                    else:
-                        for item in part:
-                            yield item
+                    for item in items if save is None else islice(items, boundary - drawn):
+                        yield item; del item  # noqa: E702  # fmt: skip
                     drawn = count()
                     if save is None or drawn < boundary:  # exhausted
                         break
@@ -100,7 +98,7 @@ class Counted:
     @shielded
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         """The `for` is over, or has been left. A second stop waits until that is known."""
-        is_in_item = kind is GeneratorExit or (trace is not None and is_at_yield(trace))  # else it asked for the next
+        is_in_item = error is not None and "item" in sys._getframe(1).f_locals  # else it asked for the next
         with held():
             try:
                 if error is None:
@@ -111,7 +109,7 @@ class Counted:
                 shorten(failure)
                 raise
             finally:
-                position = max(self.start, self._drawn() - is_in_item)
+                position = self._drawn() - is_in_item
                 self.measure()
                 self._drawn, self.source, self._is_over = lambda: position, (), True  # lets go of the source
                 self.leave()
@@ -206,8 +204,6 @@ class Loop(Generator["T", None, None]):
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> T:
         """Leave the loop by an exception, as if the item that is running had raised it."""
         error = value if value is not None else kind() if isinstance(kind, type) else kind
-        if isinstance(error, StopIteration):  # as in any generator; `yield from` would take it for the end
-            error = RuntimeError("generator raised StopIteration")
         return self._kept().throw(error if trace is None else error.with_traceback(trace))
 
     def close(self) -> None:

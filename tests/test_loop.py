@@ -201,8 +201,9 @@ def test_the_position_when_an_exception_is_thrown_in_is_that_of_the_running_item
             assert loop.position == items - 1
 
 
+@SPANS
 @pytest.mark.parametrize("kind", [list, iter], ids=["list", "any"])
-def test_what_goes_with_the_last_reference_to_an_item_finds_the_next_one_still_to_run(folder, kind):
+def test_what_goes_with_the_last_reference_to_an_item_finds_the_next_one_still_to_run(counted, kind, span):
     """What runs then, a finalizer or a handler of a signal, may save: the item that is due would be lost."""
     found = []
 
@@ -211,7 +212,7 @@ def test_what_goes_with_the_last_reference_to_an_item_finds_the_next_one_still_t
             found.append(loop.position)
 
     items = [Item() for _ in range(5)]
-    loop = simple_counter("run", items if kind is list else map(items.pop, [0] * 5))
+    loop = counted(items if kind is list else map(items.pop, [0] * 5), span)
     for item in loop:
         if kind is list:
             items[loop.position] = None

@@ -3730,8 +3730,12 @@ def test_an_exception_at_any_line_of_a_save_leaves_one_whole_moment(folder, run_
     assert told.told.count(former) > 5 and told.told.count(new) > 5
 
 
-def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folder, run_child, left):
-    """The handler raises: that waits, or Python drops it, and the block finds out that the loop was left."""
+@pytest.mark.parametrize("source", [range, lambda length: iter(range(length))], ids=["range", "any"])
+def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_and_no_item_along(folder, run_child, left, source):
+    """The handler raises: that waits, or Python drops it, and the block finds out that the loop was left.
+
+    What was drawn and not delivered is still to run.
+    """
 
     armed = []
 
@@ -3745,12 +3749,14 @@ def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folde
         signal.signal(signal.SIGALRM, limit)
         counter, lines = None, [-1]
         for number in itertools.count():
+            delivered = 0
             with contextlib.suppress(Kill, Stop):
                 try:
                     armed.append(True)
                     with at_line(number, "_loop.py", lambda: signal.raise_signal(signal.SIGALRM)) as lines:
                         with enable_counter("run") as counter:
-                            for i in counter(range(9)):
+                            for i in counter(source(9)):
+                                delivered += 1
                                 if i == 3:
                                     raise Stop
                 finally:
@@ -3759,12 +3765,13 @@ def test_a_time_limit_at_any_line_of_a_loop_that_fails_takes_no_lock_along(folde
             if lines[0] >= 0:
                 break
             assert left() in ([], ["run"])
-            tell(counter and counter.position)
+            tell([counter.position if counter else 0, delivered])
             enable_counter("run").remove_files()
 
     told = run_child(job)
     assert told.error is None
-    assert len(told.told) > 20 and told.told[-5:] == [3] * 5
+    assert len(told.told) > 20 and told.told[-5:] == [[3, 4]] * 5
+    assert [one for one in told.told if one[0] > one[1]] == []
 
 
 def test_a_child_that_is_forked_during_a_save_does_not_have_the_lock(folder, monkeypatch, recwarn):
