@@ -1,6 +1,7 @@
 """Every script in examples/ that needs no more than numpy (and one that needs tqdm), run as a person would run it."""
 
 import ast
+import json
 import os
 import re
 import signal
@@ -117,6 +118,13 @@ def test_a_stopped_example_goes_on_and_ends_as_if_it_had_never_been_stopped(
     assert after == whole[-len(after) :]
     assert 0 <= len(before) + len(after) - len(whole) <= again
     assert list((tmp_path / "stopped").iterdir()) == []
+
+
+def test_the_notebook_finds_nothing_left_in_its_own_folder(monkeypatch):
+    """It is opened where it lies, beside the scripts: its last cell shows what it keeps there, too."""
+    monkeypatch.chdir(EXAMPLES)
+    cell = json.loads(Path("notebook.ipynb").read_text(encoding="utf-8"))["cells"][-1]
+    assert [repr(eval("".join(cell["source"])))] == cell["outputs"][0]["data"]["text/plain"]
 
 
 @pytest.mark.real  # it needs tqdm
