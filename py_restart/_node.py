@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from time import monotonic
+from types import FunctionType
 
 from . import _scope
 from ._costs import Costs
@@ -158,6 +159,9 @@ class Node(Place):
             require_place(state.path, state.name)
             require_free(state.path, state.path, self.path)
             self.storage.load(state, saved.get(state.path))
+            if isinstance(state, Object) and isinstance(state.value, type | FunctionType):
+                what = "a class or function is saved by its name alone, without contents"
+                warn(f"{state.path}: {what}; register an object")
             if self.was_saved and state.path not in saved:
                 warn(f"{state.path}: {self.name} was saved without it; it starts as it is given")
         self.states += states

@@ -4,7 +4,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 
 from . import _files
 from ._errors import RestartError, warn
@@ -69,8 +69,6 @@ class Object:
 
     def rehearse(self) -> None:
         """Find out before the loop what cannot be pickled. A literal becomes a new one: the code refers to it."""
-        if isinstance(self.value, type | FunctionType):
-            warn(f"{self.path}: a class or function is saved by its name alone, without contents; register an object")
         if type(self.value) in _NUMBERS:
             self.value = -(-self.value)  # noqa: B002
         elif type(self.value) in _ROWS and len(self.value) < _LONG:

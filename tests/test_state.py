@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,16 @@ def test_what_is_pickled_by_its_name_alone_is_warned_of(folder, value):
     with enable_counter("run") as counter:
         with pytest.warns(UserWarning, match="saved by its name alone, without contents; register an object"):
             assert counter.save_load_object(value, "object") is value
+
+
+def test_where_warnings_are_errors_that_one_is_no_failure_to_pickle(folder):
+    """It says what is the matter; what cannot be pickled at all is that, and not warned of besides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="by its name alone, without contents; register an object$"):
+            enable_counter("run").save_load_object(Settings, "object")
+        with pytest.raises(RestartError, match="cannot be pickled: .*<lambda>"):
+            enable_counter("run").save_load_object(lambda: None, "object")
 
 
 def test_a_path_is_free_again_when_its_counter_is_done(folder, left):
