@@ -442,7 +442,7 @@ def test_the_modes_go_on_where_the_table_says(mode, by, run):
     assert run(code, "folder").printed.splitlines()[0] == GOES_ON[mode, by]
 
 
-ASIDE = "import sys, time\nfrom py_restart import *\n\ndef work(x):\n    time.sleep(1)\n    return x * x\n\n"
+ASIDE = "import os, sys, time\nfrom py_restart import *\n\ndef work(x):\n    time.sleep(1)\n    return x * x\n\n"
 IN_A_BLOCK = """
 with enable_counter("job.progress", each_save=True) as counter:
     results = counter.save_load_object([], "results.pickle")
@@ -488,7 +488,7 @@ WRONG_AND_RIGHT = [  # for each row of the table: a script with a gap, and what 
             "    counter.save_load_object(file.tell(), 'length.pickle')\n    counter.save()\n"
             "    file.truncate(file.seek(counter.object))\n"
             "    for x in counter(items):\n        file.write(f'{work(x)}\\n')\n"
-            "        file.flush()\n        counter.object = file.tell()",
+            "        file.flush()\n        os.fsync(file)\n        counter.object = file.tell()",
         ],
     ),
     (
@@ -545,6 +545,24 @@ def test_a_text_file_of_your_own_may_begin_with_a_header(run, tmp_path):
     run(code, "job", ("sleep", 100))
     lines = (tmp_path / "job" / "results.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["item,square", "0,0", "1,1", "2,4", "3,9", "4,16", "5,25"]
+
+
+def test_a_text_file_of_your_own_is_on_the_disk_before_its_length_is(tmp_path, monkeypatch):
+    """A power failure would leave it shorter than was saved, and `truncate` make up for that with zeros."""
+    block = next(block for block in blocks_of("README.md") if "length.pickle" in block.code)
+    told, fsync = [], os.fsync
+
+    def flush(file):
+        told.append("saved" if isinstance(file, int) else (tmp_path / "results.csv").stat().st_size)
+        fsync(file)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    exec(runnable("README.md", block), {"__name__": "__main__"})
+    lengths = [index for index, what in enumerate(told) if what != "saved"]
+    assert [told[index] for index in lengths] == [4, 8, 12, 16, 21, 26]
+    assert all(told[index + 1] == "saved" for index in lengths)
 
 
 def test_the_limits_are_ten_lines_at_most():
