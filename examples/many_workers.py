@@ -25,7 +25,10 @@ def work_on(shard):
             time.sleep(PAUSE)
             total["sum"] += shard * item
         unfinished = result.with_suffix(".unfinished")  # nobody ever sees half a result
-        unfinished.write_text(f"{total['sum']}\n")
+        with unfinished.open("w") as file:
+            file.write(f"{total['sum']}\n")
+            file.flush()
+            os.fsync(file)  # or a power failure might leave an empty result
         os.replace(unfinished, result)  # written inside the block: behind it, a kill would lose it
 
 

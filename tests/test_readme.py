@@ -565,6 +565,30 @@ def test_a_text_file_of_your_own_is_on_the_disk_before_its_length_is(tmp_path, m
     assert all(told[index + 1] == "saved" for index in lengths)
 
 
+def test_a_result_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Its progress goes right after it: a power failure would leave an empty one, which looks like work done."""
+    guide = next(block.code for block in blocks_of("docs/guide.md") if "InUseError" in block.code)
+    example = (ROOT / "examples" / "many_workers.py").read_text(encoding="utf-8").partition("\nshards = ")[0]
+    told, fsync, replace = [], os.fsync, os.replace
+
+    def flush(file):
+        told.append(Path(getattr(file, "name", "")).name)
+        fsync(file)
+
+    def rename(old, new):
+        told.append(Path(new).name)
+        replace(old, new)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECONDS", "0")
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    for code, name in ((guide, "a"), (f"{example}\nwork_on(3)\n", "shard-03")):
+        exec(code, {"__name__": "__main__"})
+        flushed_and_named = [f"{name}.unfinished", f"{name}.txt"]
+        assert [what for what in told if what in flushed_and_named] == flushed_and_named
+
+
 def test_the_limits_are_ten_lines_at_most():
     """A person reads them."""
     for name in READMES:
