@@ -67,10 +67,11 @@ class Driver:
         """
         if self.standing(stack_of(sys._getframe(1)), is_own=False):
             return False  # a generator has come here
-        frame = sys._current_frames().get(thread.ident)
-        is_on_stack = frame is None or self.standing(stack_of(frame), is_own=True) is not None
-        waits = self._for[0].co_flags & (_COROUTINE | _ASYNC_GENERATOR)
-        return is_on_stack or bool(waits) or _behind(*self._for) is None
+        for _ in range(2):  # again, since a generator that the thread leaves meanwhile does not tell what drives it
+            frame = sys._current_frames().get(thread.ident)
+            if frame is None or self.standing(stack_of(frame), is_own=True):
+                return True
+        return bool(self._for[0].co_flags & (_COROUTINE | _ASYNC_GENERATOR)) or _behind(*self._for) is None
 
     def reaches(self, name: str) -> bool:
         """Whether what drives it has an attribute of that name before or in its `for`."""

@@ -1209,6 +1209,42 @@ def test_saving_is_refused_to_a_thread_that_does_not_run_the_loop(folder):
     assert raised == ["run: its loop runs in another thread; call this in that one"] * 2
 
 
+def test_saving_is_refused_while_the_thread_that_runs_the_loop_goes_on(folder, left):
+    """As the look at it begins, it draws an item; in the middle of that, its generators are driven by nothing."""
+    drawing, go_on, inside, is_refused, seen = *(threading.Event() for _ in range(4)), []
+    counter = enable_counter("run", each_save=True)
+
+    def items():
+        drawing.set()
+        go_on.wait(10)
+        yield from "ab"
+
+    def work():
+        for item in counter(items()):
+            inside.set()
+            is_refused.wait(10)
+            seen.append(item)
+
+    def follow(frame, event, called):
+        if event == "c_return" and called is sys._current_frames:
+            go_on.set()
+            inside.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert drawing.wait(10)
+    sys.setprofile(follow)
+    try:
+        with pytest.raises(RestartError, match="run: its loop runs in another thread"):
+            counter.save()
+    finally:
+        sys.setprofile(None)
+        go_on.set()
+        is_refused.set()
+        thread.join(10)
+    assert (seen, left()) == (["a", "b"], [])
+
+
 def test_a_ctrl_c_during_a_start_leaves_nothing(folder, left, monkeypatch):
     """At whatever call it comes, the file and its lock go, and the next start works."""
     names = ("open", "replace", "stat", "lstat", "fstat", "urandom", "write", "fsync", "close", "unlink")
