@@ -7,6 +7,7 @@ frame of that `for` tells: it is not on the stack any more, or it runs what is n
 from __future__ import annotations
 
 import sys
+import threading
 from bisect import bisect
 from functools import lru_cache
 from itertools import compress
@@ -61,10 +62,12 @@ class Driver:
         return at in (_behind(*self._fors[id(frame)]) or ())
 
     def is_in(self, thread: Any) -> bool:
-        """Whether its `for` may run in another thread; a coroutine that waits is in no stack of calls.
+        """Whether its `for`, or `with`, may run in another live thread; a coroutine that waits is in no stack of calls.
 
         Where it does, nothing is imported: after a Ctrl-C that would change the exit status of the program.
         """
+        if thread is threading.current_thread() or not thread.is_alive():
+            return False
         if self.standing(stack_of(sys._getframe(1)), is_own=False):
             return False  # a generator has come here
         for _ in range(2):  # again, since a generator that the thread leaves meanwhile does not tell what drives it

@@ -44,8 +44,8 @@ turn = threading.RLock()  # one thread at a time takes a lock, and begins with w
 class Lock:
     """The lock of a progress file, held from `take` to `unlock`, unless a newer one takes it over; see `Storage`.
 
-    While `is_busy()`, a loop runs in another live thread, it may not. Nor may an older one take it over again while it
-    `is_in_use()`. `name` is the path that messages name.
+    While `is_busy()`, a loop runs or a `with` is open in another live thread, it may not. Nor may an older one take it
+    over again while it `is_in_use()`. `name` is the path that messages name.
     """
 
     _held: _Held | None = None  # since it was taken

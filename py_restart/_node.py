@@ -7,6 +7,7 @@ whoever saves, saves that tree and all that is registered in it. A loop by itsel
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from time import monotonic
@@ -16,6 +17,7 @@ from . import _scope
 from ._costs import Costs
 from ._errors import RestartError, ago, attach, face, log, shorten, warn
 from ._files import make_room
+from ._frames import Driver
 from ._journal import Teller, behind
 from ._signals import act_on_waiting, blocks, held, watch
 from ._state import Object, require_free, users, warn_of_lost
@@ -59,8 +61,11 @@ class Node(Place):
 
     def is_busy(self) -> bool:
         """Whether its loop is running in another live thread."""
-        thread, is_running = self.owner[0], self.state == RUNNING
-        return is_running and thread is not _scope.owner()[0] and thread.is_alive() and self.driven_by.is_in(thread)
+        return self.state == RUNNING and self.driven_by.is_in(self.owner[0])
+
+    def is_open(self) -> bool:
+        """Whether its `with` is open in another live thread."""
+        return self in blocks and self._opened_by.is_in(self._opened_in)
 
     def begin(self) -> Callable[[int], object] | None:
         """Check that all is as it was when the counter was made; return what saves at a boundary, if anything does."""
@@ -122,6 +127,8 @@ class Node(Place):
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
             _at_exit(_close_all)
+            frame = sys._getframe(1)
+            self._opened_by, self._opened_in = Driver(frame.f_back or frame), _scope.owner()[0]
             watch(self)
         except BaseException:  # a signal that came meanwhile: the handlers that were there come back
             with held():

@@ -63,8 +63,8 @@ class Storage(_lock.Lock):
         return self._process == os.getpid()
 
     def is_busy(self) -> bool:
-        """Whether a loop is running with it in another live thread."""
-        return any(loop.storage is self and loop.is_busy() for loop in list(running))
+        """Whether a loop is running with it, or a `with` is open, in another live thread."""
+        return any(loop.storage is self and (loop.is_busy() or loop.is_open()) for loop in [*running, *blocks])
 
     def is_in_use(self) -> bool:
         """Whether this is more than a look: a loop is running with it, or a `with` is open."""

@@ -3,6 +3,7 @@
 All of it is seen from outside: in the files, and in the calls of `os` that make them.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -3400,6 +3401,73 @@ def test_a_loop_that_runs_in_another_live_thread_is_not_taken_over(folder, posit
         thread.join(10)
     assert results == [[0, 1, 2, 3, 4]]
     assert enable_counter("run").position == 0
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_a_block_that_is_open_in_another_live_thread_is_not_taken_over(folder, left, place, is_coroutine):
+    """Before its loop and behind it, while the result is written: two workers would do that, and the first one fail."""
+    inside, go_on, seen = threading.Event(), threading.Event(), []
+
+    def wait_at(here):
+        if here == place:
+            inside.set()
+            go_on.wait(10)
+
+    def work():
+        with enable_counter("run", each_save=True) as counter:
+            wait_at("before")
+            seen.extend(counter(range(3)))
+            wait_at("behind")
+
+    async def work_in_task():
+        with enable_counter("run", each_save=True) as counter:
+            await asyncio.to_thread(wait_at, "before")
+            seen.extend(counter(range(3)))
+            await asyncio.to_thread(wait_at, "behind")
+
+    thread = threading.Thread(target=(lambda: asyncio.run(work_in_task())) if is_coroutine else work)
+    thread.start()
+    try:
+        assert inside.wait(10)
+        with pytest.raises(InUseError, match="run: in use by .*thread"):
+            enable_counter("run")
+    finally:
+        go_on.set()
+        thread.join(10)
+    assert (seen, left()) == ([0, 1, 2], [])
+    assert enable_counter("run").position == 0
+
+
+def test_a_block_in_a_generator_that_has_been_left_in_a_thread_which_lives_on_is_taken_over(folder):
+    """What has failed keeps the generator; nobody is in it."""
+    kept, is_left, go_on = [], threading.Event(), threading.Event()
+
+    def items():
+        with enable_counter("run", each_save=True) as counter:
+            yield from counter(range(5))
+
+    def fail():
+        for i in items():
+            if i == 2:
+                raise Stop
+
+    def work():
+        try:
+            fail()
+        except Stop as error:
+            kept.append(error)
+        is_left.set()
+        go_on.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert is_left.wait(10)
+        assert enable_counter("run").position == 2
+    finally:
+        go_on.set()
+        thread.join(10)
 
 
 def test_a_loop_that_a_dead_thread_has_left_is_taken_over(folder):
