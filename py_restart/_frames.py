@@ -23,9 +23,10 @@ _ENDS = ("JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE
 
 
 class Driver:
-    """What drives a generator: the instruction of a frame, which must not live for that."""
+    """What drives a generator, or has a `with`: the instruction of a frame, which must not live for that."""
 
-    def __init__(self, frame: Any) -> None:
+    def __init__(self, called: Any) -> None:
+        frame = called.f_back or called  # nothing calls it where a thread runs `list(loop)` alone
         self._fors: dict[int, tuple[CodeType, int]] = {}  # by frame, the innermost first: where it stands
         is_between = True
         while is_between:  # the iterator is another one's, such as a progress bar

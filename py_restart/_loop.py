@@ -92,8 +92,7 @@ class Counted:
             self._is_over = True  # exhausted
 
     def __enter__(self) -> None:
-        frame = sys._getframe(1)
-        self.driven_by = Driver(frame.f_back or frame)  # nothing calls it where a thread runs `list(loop)` alone
+        self.driven_by = Driver(sys._getframe(1))
 
     @shielded
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -127,8 +127,7 @@ class Node(Place):
             raise RestartError(f"{self.name}: this counter was used already; make another counter")
         try:
             _at_exit(_close_all)
-            frame = sys._getframe(1)
-            self._opened_by, self._opened_in = Driver(frame.f_back or frame), _scope.owner()[0]
+            self._opened_by, self._opened_in = Driver(sys._getframe(1)), _scope.owner()[0]
             watch(self)
         except BaseException:  # a signal that came meanwhile: the handlers that were there come back
             with held():
