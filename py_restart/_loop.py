@@ -140,7 +140,9 @@ class Counted:
         for item in first:
             self.meet(item, source)
         if start and not skips:
-            left = start - (not is_indexed)
+            if is_indexed:
+                items.__setstate__(start - 1)  # at once, as with a range
+            left = 1 if is_indexed else start - 1
             if not first or (left and not list(islice(items, left - 1, left))):
                 self.refuse("ends before")
         if type(source) is list:  # it may grow and shrink
