@@ -124,6 +124,12 @@ def _step_aside() -> None:
 class _StandIn(partial[None]):
     """Stands in for a handler or a hook, which it knows: one that the program sets meanwhile may call this for ever."""
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it stands in for that: trio and Twisted handle Ctrl-C where its handler is equal to Python's own."""
+        return bool(self.args[0] == other)
+
+    __hash__ = partial.__hash__  # or `signal.getsignal` would take it for `SIG_DFL`, and a program would put that back
+
 
 def _on_signal(former: Any, number: int, frame: FrameType | None) -> None:
     """Do what the signal would do without us, or remember it; what would end the process is an exception."""

@@ -35,8 +35,8 @@ def me(number):
 
 
 def handlers():
-    """Return what happens at each signal."""
-    return [_signal.getsignal(number) for number in range(1, 65) if number not in (32, 33)]
+    """Return what happens at each signal: which it is, since what stands in for a handler is equal to that."""
+    return [repr(_signal.getsignal(number)) for number in range(1, 65) if number not in (32, 33)]
 
 
 def counted(tell, inside, **options):
@@ -198,6 +198,25 @@ def test_no_handler_is_left_behind_by_a_loop_that_ends_by_a_stop(folder, run_chi
                     enable_counter("run").remove_files()
 
     assert set(run_child(job).told) == {True}
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_who_compares_a_handler_finds_that_of_the_program_and_who_puts_it_back_that_of_the_block(
+    folder, run_child, number
+):
+    """Twisted and trio handle Ctrl-C where its handler is Python's own: else it ends in the middle of their loops."""
+
+    def job(tell):
+        def look():
+            tell(former == signal.getsignal(number))
+            signal.signal(number, signal.signal(number, signal.SIG_IGN))
+            me(number)
+
+        former = signal.getsignal(number)
+        counted(tell, look)
+
+    assert run_child(job).told == [True]
+    assert resumed() == (4, list(range(4)))
 
 
 def test_a_handler_that_the_program_sets_inside_the_block_stays(folder, run_child):
@@ -1224,7 +1243,7 @@ def test_a_handler_of_ours_that_the_program_puts_back_after_the_block_does_no_ha
                 for _ in counter(range(2)):
                     me(signal.SIGTERM)
         assert stop.value.code == 143
-        assert [signal.getsignal(number) for number in STOPS] == found
+        assert [repr(signal.getsignal(number)) for number in STOPS] == [*map(repr, found)]
     finally:
         for number, handler in zip(STOPS, defaults, strict=True):
             signal.signal(number, handler)
@@ -1869,7 +1888,7 @@ def test_a_system_without_sighup(folder):
         "        for i in counter(range(9)):\n"
         "            if i == 3: signal.raise_signal(signal.SIGTERM)\n"
         "finally:\n"
-        "    print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, enable_counter('run').position)\n"
+        "    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, enable_counter('run').position)\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (143, "True 3\n", "")
 

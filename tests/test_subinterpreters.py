@@ -96,10 +96,10 @@ def test_a_loop_that_failed_in_one_interpreter_goes_on_in_another(program, left)
                     total.append(i)
                 print("result", total, flush=True)
         """
-        handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+        handlers = [repr(signal.getsignal(number)) for number in signal.valid_signals()]
         print(alone("FAIL = True\\n" + textwrap.dedent(job)))
         print(alone("FAIL = False\\n" + textwrap.dedent(job)))
-        print(handlers == [signal.getsignal(number) for number in signal.valid_signals()])
+        print(handlers == [repr(signal.getsignal(number)) for number in signal.valid_signals()])
         '''
     )
     assert [line for line in printed if line.startswith("item")] == [f"item {i}" for i in (0, 1, 2, 3, 3, 4, 5)]

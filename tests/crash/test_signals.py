@@ -53,7 +53,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    return [repr(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
 def saving(each_save: bool) -> Callable[[Run], None]:

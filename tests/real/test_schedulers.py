@@ -172,7 +172,7 @@ def test_the_handlers_of_the_program_are_chained_and_come_back(jobs, tmp_path):
         stopping = []
         own = lambda number, frame: stopping.append(number)
         signal.signal(signal.SIGTERM, own)
-        before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        before = [repr(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
         try:
             with enable_counter("job.progress") as counter:
                 for i in counter(range(1000)):
@@ -181,7 +181,7 @@ def test_the_handlers_of_the_program_are_chained_and_come_back(jobs, tmp_path):
                     if stopping:
                         raise SystemExit(7)
         finally:
-            after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+            after = [repr(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
             print("same", before == after, stopping)
         """
     )
