@@ -71,7 +71,7 @@ class held:
                 if len(_saves) == 1:
                     _step_aside()  # what comes until the handler of the program is back waits, or it would stay away
             finally:
-                del _saves[-1:]
+                _saves.remove(self)  # not the last one: greenlets may take turns in what saves
                 act_on_waiting(self._drops)
 
 

@@ -1477,6 +1477,19 @@ def test_a_time_limit_at_any_call_of_what_puts_handlers_in_place_and_back_does_n
 # Threads, forks, other interpreters, and the end of this one.
 
 
+def test_saves_that_take_turns_put_the_handlers_back(folder):
+    """As in greenlets: a save function may wait for a network, and another save runs meanwhile."""
+    signals, before = sys.modules["py_restart._signals"], handlers()
+    first, second = signals.held(), signals.held()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    second.__exit__()
+    assert handlers() == before
+    with pytest.raises(KeyboardInterrupt), enable_counter("run"):
+        me(signal.SIGINT)
+
+
 def test_where_no_handler_may_be_set_all_other_promises_are_kept(folder, monkeypatch):
     """Such as in an interpreter inside another one, whose thread calls itself the main one."""
     before = handlers()
