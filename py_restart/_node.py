@@ -313,5 +313,7 @@ class Node(Place):
 def _close_all() -> None:
     """The interpreter ends: save what is still open, held by a variable, as if it ended by an exception."""
     for node in reversed(list(blocks)):
+        if node.is_busy() and node.owner[0].ident not in sys._current_frames():
+            node.owner = _scope.owner()  # a greenlet of gevent looks like a thread that lives, but does not go on
         if not node.is_busy():
             node.close(SystemExit("the interpreter ends"))

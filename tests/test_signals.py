@@ -1723,7 +1723,7 @@ def script(code, *arguments):
 
 
 HELD = """
-import sys
+import sys, threading
 from py_restart import enable_counter
 def work():
     with enable_counter("run") as counter:
@@ -1739,14 +1739,20 @@ if sys.argv[1] == "in a cycle":
     del holder
 else:
     held = work()
+thread = threading.current_thread
+if sys.argv[1] == "in a greenlet":  # which gevent takes for a thread that lives
+    green = threading.Thread()
+    green.is_alive = lambda: True
+    threading.current_thread = lambda: green
 for _ in range(3):
     next(held)
+threading.current_thread = thread
 if sys.argv[1] == "by an exception":
     raise SystemExit(5)
 """
 
 
-@pytest.mark.parametrize("way", ["at its end", "by an exception", "in a cycle"])
+@pytest.mark.parametrize("way", ["at its end", "by an exception", "in a cycle", "in a greenlet"])
 def test_a_block_that_is_still_open_when_the_interpreter_ends_is_saved(folder, left, way):
     """Its generator is held by a variable: as if it had ended by an exception."""
     done = script(HELD, way)
