@@ -103,12 +103,13 @@ config: _Config = _Config()
 
 
 def owner() -> tuple[Any, Any]:
-    """Return what tells this thread and asyncio task from all others."""
-    asyncio: Any = sys.modules.get("asyncio")
-    try:
-        task = asyncio and asyncio.current_task()
-    except (RuntimeError, AttributeError):  # no event loop in this thread, or it is only just being imported
-        task = None
+    """Return what tells this thread and task, of asyncio or trio, from all others."""
+    task: Any = None
+    for library in "asyncio", "trio.lowlevel":
+        try:
+            task = task or sys.modules[library].current_task()
+        except (KeyError, RuntimeError, AttributeError):  # it is not imported, or only just being, or not at work here
+            continue
     return threading.current_thread(), task
 
 
@@ -123,8 +124,8 @@ def around(name: str, path: str = "") -> list[Any]:
     for loop in list(running):
         if loop.owner == here and getattr(loop.driver(), "gi_frame", None) is None:
             loop.leave()  # what the `for` drove is over: a handler that raises has kept the loop from leaving itself
-    task = here[1] and here[1].get_coro()  # below its frame is what has started the event loop
-    last = getattr(task, "cr_frame", None) or getattr(task, "gi_frame", None)
+    task = here[1].coro if hasattr(here[1], "coro") else here[1] and here[1].get_coro()
+    last = getattr(task, "cr_frame", None) or getattr(task, "gi_frame", None)  # below it is what started the event loop
     calls = stack_of(sys._getframe(1), last) if running else {}
     mine = [loop for loop in list(running) if loop.driven_by.is_here(calls, loop.owner == here)]
     loops = [loop for loop in mine if not (loop.host.saves or loop.storage.is_lost)]

@@ -612,6 +612,37 @@ def test_tasks_see_their_own_blocks_and_loops(folder, left):
     assert left() == []
 
 
+def test_a_task_of_trio_is_on_its_own(folder, left, monkeypatch):
+    """A loop that is around its event loop as well: none is saved in the middle of an item of another one."""
+    library = SimpleNamespace()
+    library.current_task = lambda: library.task  # an `AttributeError` stands for the error where no task runs
+    monkeypatch.setitem(sys.modules, "trio.lowlevel", library)
+
+    async def work(name):
+        with enable_counter(name, each_save=True) as counter:
+            seen = counter.save_load_object([], f"{name}.pickle")
+            for i in counter(range(2)):
+                seen.append(i)
+                await asyncio.sleep(0)
+            assert seen == [0, 1]
+
+    def run(*coroutines):
+        tasks = deque(SimpleNamespace(coro=coroutine) for coroutine in coroutines)
+        while tasks:
+            library.task = tasks.popleft()
+            with contextlib.suppress(StopIteration):
+                library.task.coro.send(None)
+                tasks.append(library.task)
+            del library.task
+            if {"a.pickle", "b.pickle"} <= set(left()):
+                saved.append(pickle.loads(Path("a.pickle").read_bytes()))
+
+    saved = []
+    for _ in simple_counter("outer", range(2)):
+        run(work("a"), work("b"))
+    assert (saved, left()) == ([[0], [0]], [])
+
+
 @pytest.mark.parametrize("kind", ["thread", "task"])
 def test_loops_that_an_item_starts_elsewhere_are_on_their_own(folder, left, kind, moment, inside):
     """In another thread or task, at the same time: they have files of their own, and no place in the outer one's."""
