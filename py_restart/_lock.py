@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import sys
 import threading
 import time
 import weakref
@@ -168,7 +169,10 @@ class Lock:
         else:
             patience = _patience_with(int(process)) if host == _files.HOST else 0.0
         if seconds >= patience or waiting:  # a Ctrl-C, say, need not wait for that
-            raise InUseError(f"{self._name}: in use by {who}; wait for it to end, or stop it")
+            way_out = "wait for it to end, or stop it"
+            if getattr(sys.modules.get("__mp_main__"), "__name__", "") == "__mp_main__":  # a worker that imports it
+                way_out += '; where that has started this worker, make the counter behind if __name__ == "__main__":'
+            raise InUseError(f"{self._name}: in use by {who}; {way_out}")
         time.sleep(0.002)
 
 

@@ -2389,6 +2389,24 @@ def test_a_path_that_another_process_uses_is_said_with_the_other_one(job):
     assert len(run.err.splitlines()) < 12
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_worker_that_comes_to_the_counter_of_the_program_says_how_to_keep_it_out(job, method):
+    """It imports the program first. What Python says of that comes later, where the pool begins."""
+    job.write(
+        f"""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        with enable_counter("job.progress") as counter:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("{method}")) as pool:
+                for size in counter(lambda start: pool.map(len, ["a", "b"][start:])):
+                    print(size)
+        """
+    )
+    run = job.run()
+    says = r'in use by process \d+ .*, or stop it; .* make the counter behind if __name__ == "__main__":'
+    assert re.search(f"InUseError: job.progress: {says}\n", run.err)
+
+
 # 9. What a counter and a loop print.
 
 
