@@ -26,8 +26,8 @@ RETRY_SECONDS = 2.0  # how long another program that holds a file may be in the 
 # Nothing is opened through a link that somebody has put there; Windows translates line ends without O_BINARY.
 _BINARY: int = getattr(os, "O_BINARY", 0)
 PLAIN: int = getattr(os, "O_NOFOLLOW", 0) | _BINARY
-_TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe holds nobody up
-_TO_FLUSH: int = _TO_READ | (os.O_RDWR if WINDOWS else 0)
+TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe holds nobody up
+_TO_FLUSH: int = TO_READ | (os.O_RDWR if WINDOWS else 0)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
@@ -93,7 +93,7 @@ def read(path: str, size: int = sys.maxsize) -> bytes:
 
 
 def _parts(path: str, start: int = 0, size: int = sys.maxsize, is_flushed: bool = False) -> Iterator[bytes]:
-    file = retried(os.open, path, _TO_FLUSH if is_flushed else _TO_READ)
+    file = retried(os.open, path, _TO_FLUSH if is_flushed else TO_READ)
     try:
         if start:
             os.lseek(file, start, os.SEEK_SET)

@@ -120,8 +120,9 @@ class Lock:
                     seen = b""
                 try:
                     seen = seen or self._read()
-                    # To write as well: NFS wants it for a lock (flock(2)).
-                    file = _files.retried(os.open, self._path, os.O_RDWR | _files.PLAIN)
+                    # To write as well: NFS wants it for a lock (flock(2)). Another user's may be there to read alone.
+                    to_use = os.O_RDWR if os.access(self._path, os.W_OK) else _files.TO_READ
+                    file = _files.retried(os.open, self._path, to_use | _files.PLAIN)
                     if not _try_to_lock(file):
                         self._wait_for_holder(seen, time.monotonic() - began)
                         seen = None

@@ -2955,6 +2955,38 @@ def test_a_second_process_is_refused_with_the_process_id_and_host_of_the_first(f
     assert list(simple_counter("run", range(9))) == list(range(3, 9))
 
 
+def test_a_lock_file_that_only_its_owner_may_write_to_tells_others_who_holds_it(folder, start, left, monkeypatch):
+    """In a folder that a group shares. One that a kill has left is used again there, too."""
+
+    def opening(path, flags, *more, **options):
+        if shown(path) == ".run.lock" and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, flags, *more, **options)
+
+    opened, allows = os.open, os.access
+    first = start(holding)
+    first.hear()
+    monkeypatch.setattr(os, "open", opening)  # as for another user, which root, who may all, cannot be
+    monkeypatch.setattr(os, "access", lambda path, mode: shown(path) != ".run.lock" and allows(path, mode))
+    with pytest.raises(InUseError, match=f"run: in use by process {first.pid} on "):
+        enable_counter("run")
+    first.send(signal.SIGKILL)
+    first.end()
+    assert left() == [".run.lock", "run"]
+    with enable_counter("run") as counter:
+        assert counter.position == 3
+    assert left() == ["run"]
+
+
+def test_a_pipe_that_takes_the_place_of_a_lock_file_as_it_is_opened_holds_nobody_up(folder, monkeypatch):
+    """Nor where it is there to read alone."""
+    os.mkfifo(".run.lock")
+    kind_of = _files.kind_of
+    monkeypatch.setattr(_files, "kind_of", lambda path: kind_of(path).replace("other", "file"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not path.endswith(".lock"))
+    assert list(simple_counter("run", range(3))) == [0, 1, 2]
+
+
 def test_a_holder_whose_name_has_brackets_in_it_is_an_error_like_any_other(folder, start):
     """What the kernel says of a process has its name in brackets."""
 
