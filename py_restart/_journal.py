@@ -24,6 +24,7 @@ from ._progress import LARGEST, PAGE, beside, decode, encode, files_of, first_li
 from ._typing import Moment
 
 FLUSH_SECONDS = 1.0  # a power failure costs at most the items of so long
+_MOST = 1 << 28  # bytes that are read: no progress file comes to that, but the path may be that of something else
 _APPEAR_SECONDS = 1.0  # how long a file that was replaced just now may not be readable (rclone)
 
 behind: dict[str, Journal] = {}  # of finished loops, not flushed yet: whoever flushes next takes them along
@@ -94,7 +95,7 @@ class Journal:
         give_up = monotonic() + _APPEAR_SECONDS
         while True:
             try:
-                return _files.read(self.path)  # to ask first whether it is there would not tell why it seems not to be
+                return _files.read(self.path, _MOST)  # to ask first would not tell why it seems not to be there
             except FileNotFoundError:
                 if not os.access(self.path, os.F_OK) or monotonic() > give_up:
                     return None

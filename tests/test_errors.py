@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 import py_restart
-from py_restart import RestartError, _files, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _files, _journal, enable_counter, multi_count, simple_counter
 
 PACKAGE = os.path.dirname(py_restart.__file__)
 
@@ -311,6 +311,17 @@ def test_a_progress_path_that_holds_something_else_is_an_error_and_stays_untouch
         with multi_count():
             list(simple_counter("run", range(3)))
     assert files() == {"run": content}
+
+
+def test_of_a_large_file_that_is_somebody_elses_no_more_is_read_than_a_progress_file_may_have(folder, monkeypatch):
+    """The path of the data in place of that of the progress: reading it all would take the memory of the machine."""
+    Path("run").write_bytes(b"data" * 1000_000)
+    read, sizes = os.read, []
+    monkeypatch.setattr(_journal, "_MOST", 1_000_000)
+    monkeypatch.setattr(os, "read", lambda *arguments: sizes.append(len(data := read(*arguments))) or data)
+    with refused(RestartError, "^run: not a progress file of py_restart; move it away, or give another path$"):
+        enable_counter("run")
+    assert sum(sizes) < 1_100_000
 
 
 @pytest.mark.parametrize("is_saved", [False, True], ids=["afresh", "resumed"])
