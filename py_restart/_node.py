@@ -217,7 +217,8 @@ class Node(Place):
 
     def _require_usable(self) -> None:
         if not self.storage.is_of_this_process:
-            raise RestartError(f"{self.name}: its counter was made before this process was forked; make it here")
+            what = "made before this process was forked"
+            raise RestartError(f"{self.name}: its counter was {what}; make it here, with a path of its own")
         self.storage.require_current()
         if self.is_busy():
             raise RestartError(f"{self.name}: its loop runs in another thread; call this in that one")
