@@ -69,7 +69,9 @@ class multi_count:
                 except Exception as raised:  # all others let go of their files all the same
                     failure, self._is_done = failure or raised, False
                     if member.parent is None:  # to run again would do all those again that are gone by now
-                        raised.add_note("Its multi_count block is done: all that is left is to delete its files.")
+                        members = *self._members.values(), member
+                        left = " and ".join(one.storage.journal.files for one in members if one.parent is None)
+                        raised.add_note(f"Its multi_count block is done: all that is left is to delete {left}")
         if failure is not None and error is not None:
             attach(error, failure)
         elif failure is not None:

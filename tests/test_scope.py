@@ -218,7 +218,7 @@ def test_a_block_that_another_thread_enters_once_more_is_its_own(folder):
         thread.join()
 
 
-LEFT_TO_DELETE = "Its multi_count block is done: all that is left is to delete its files."
+LEFT_TO_DELETE = "Its multi_count block is done: all that is left is to delete first"
 
 
 def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loops_before(folder, left, monkeypatch):
@@ -236,7 +236,7 @@ def test_a_loop_whose_files_cannot_be_removed_at_the_end_keeps_those_of_the_loop
         job(told.append)
     what = "second: could not be removed: Input/output error; all that is left to do is to delete second"
     assert str(error.value) == what
-    assert error.value.__notes__ == [LEFT_TO_DELETE]
+    assert error.value.__notes__ == [f"{LEFT_TO_DELETE} and second"]
     assert told == [(name, i) for name in ("first", "second", "third") for i in range(2)]
     assert left() == ["first", "second"]
     assert finished(job) == [("third", 0), ("third", 1)]
