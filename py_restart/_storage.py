@@ -155,7 +155,7 @@ class Storage(_lock.Lock):
         if state.is_contained:
             if (found := os.listdir(place)) != [base]:
                 what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
-                raise RestartError(f"{state.path}: {what}; have it write all to the path that it is given")
+                raise RestartError(f"{state.path}: {what}; have it write all to that path, or give the path its suffix")
             _files.flush(place)
         stamp = _files.stamp_of(new, is_flushed=True)
         if not self._require_ours(state.path, known.get(state.path)):

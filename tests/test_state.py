@@ -214,7 +214,9 @@ def test_a_function_that_writes_another_name_gets_an_error_that_names_it(folder,
     """As `numpy.save` does with a name without `.npy`. Nothing stays behind."""
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([lambda path: Path(path + ".npy").write_text("x")], [print], ["array"])
-    with pytest.raises(RestartError, match="array: .*wrote array.npy; have it write all to the path that it is given"):
+    with pytest.raises(
+        RestartError, match="array: .*wrote array.npy; have it write all to that path, or give the path its suffix$"
+    ):
         for _ in counter(range(3)):
             pass
     del counter
@@ -227,7 +229,7 @@ def test_a_function_that_writes_nothing_gets_an_error(folder):
     counter = enable_counter("run", each_save=True)
     counter.save_load_funcs([lambda path: None], [print], ["array"])
     with pytest.raises(
-        RestartError, match="array: the function to save it wrote nothing there; have it write all to the path"
+        RestartError, match="array: the function to save it wrote nothing there; have it write all to that path"
     ):
         counter.save()
 
