@@ -201,7 +201,7 @@ class Storage(_lock.Lock):
             self._unflushed.add(_files.folder_of(path))  # the last move may not be on the device
             if not places or self._ours(path, known.get(path)):
                 continue
-            if gone in places:
+            if gone in places and path in known | files_of(self.journal.other):
                 self._delete(path)
             for place in (a, b):
                 staged = os.path.join(place, os.path.basename(path)) if _files.kind_of(place) == "folder" else place

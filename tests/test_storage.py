@@ -1636,6 +1636,16 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_and_removed(folder, lower, 
     assert os.listdir() == []
 
 
+def test_a_marker_without_a_save_deletes_nothing(folder, left):
+    """A kill has left it, and then all was deleted by hand but that: what is at the path now is somebody else's."""
+    Path(f".model.{zlib.crc32(b'run'):08x}-gone").touch()
+    folder_of("foreign")("model")
+    with pytest.raises(RestartError, match="model: exists already, and was not saved with run; give another path, or"):
+        with enable_counter("run") as counter:
+            counter.save_load_funcs([folder_of("mine")], [text_in], ["model"])
+    assert (text_in("model"), left()) == ("foreign", ["model"])
+
+
 def test_a_folder_that_can_neither_be_renamed_nor_deleted_is_replaced_by_the_next_save(folder, monkeypatch):
     """The marker is there already then; the folder is whole until it can be deleted."""
     real, text = os.unlink, [""]
