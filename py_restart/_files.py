@@ -8,7 +8,7 @@ import threading
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
-from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX
 
 from ._errors import failing
 from ._typing import F, Stamp, T
@@ -199,10 +199,18 @@ def mode_beside(path: str) -> int:
     return status.st_mode & 0o777 | 0o600 if status and not S_ISLNK(status.st_mode) else 0o666
 
 
+def require_own(path: str) -> None:
+    """Raise where something is there that the sticky bit of its folder, as in /tmp, lets only another user replace."""
+    status, above = look(path), os.lstat(os.path.dirname(path))
+    if status and above.st_mode & S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
+        raise PermissionError(errno.EPERM, "only its owner may replace it (sticky bit)", path)
+
+
 def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
     kind = kind_of(path)
     if kind == "folder":
+        require_own(path)  # a link may take its place meanwhile
         attempt(os.chmod, path, 0o700)  # not every mount lets it
         for name in os.listdir(path):
             delete(os.path.join(path, name))

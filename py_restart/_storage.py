@@ -276,8 +276,8 @@ class Storage(_lock.Lock):
         return status
 
 
-def require_place(path: str, name: str, is_file: bool = False) -> None:
-    """Raise where nothing can be written at `path`, or where something is there that is not a file."""
+def require_place(path: str, name: str, there: str = "") -> None:
+    """Raise where nothing can be written at `path`, or where `there`, perhaps a link to it, leads to no file."""
     folder = _files.folder_of(path)
     if not os.access(folder + os.sep, os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
         what, way_out = "cannot be read and written to", "mend that, or give a path in another one"
@@ -286,5 +286,9 @@ def require_place(path: str, name: str, is_file: bool = False) -> None:
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
-    if is_file and (kind := _files.kind_of(path)) not in ("file", ""):
+    with failing(f"{name}: cannot be used", "mend that, or give another path"):
+        _files.look(beside(path, path, "new"))  # the name may be too long for ours
+        for one in {path, there or path}:
+            _files.require_own(one)
+    if there and (kind := _files.kind_of(path)) not in ("file", ""):
         raise RestartError(f"{name}: {'a folder' if kind == 'folder' else 'not a file'}; give the path of a file")

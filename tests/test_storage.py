@@ -3982,6 +3982,35 @@ def test_a_link_in_the_place_of_what_is_staged_is_not_followed(folder, victim, m
         job()
 
 
+def test_a_link_of_another_user_in_the_place_of_the_progress_file_is_not_followed(folder, tmp_path, monkeypatch):
+    """As in /tmp: the kernel does not follow one there either."""
+    (tmp_path / "home").mkdir()
+    os.symlink(tmp_path / "home" / "planted", "run")
+    folder.chmod(0o1777)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.stat(folder).st_uid + 1)
+        with pytest.raises(RestartError, match="run: cannot be used: only its owner may replace it .sticky bit.: "):
+            stopped(3)
+    assert os.listdir(tmp_path / "home") == []
+    stopped(3)  # a link of one's own is as good as a file
+    assert os.listdir(tmp_path / "home") == ["planted"]
+
+
+@pytest.mark.parametrize("name", [".run.MARK-new", ".a.MARK-a", ".a.MARK-b"])
+def test_a_folder_of_another_user_in_the_place_of_what_is_staged_is_not_emptied(folder, monkeypatch, name):
+    """As in /tmp: between two names its owner may put a link in its place, to where files have the same names."""
+    planted = Path(name.replace("MARK", f"{zlib.crc32(b'run'):08x}"))
+    planted.mkdir()
+    (planted / "thesis").touch()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(folder).st_uid + 1)
+    with pytest.raises(RestartError, match=f"only its owner may replace it .sticky bit.: {folder / planted}; "):
+        counted(each_save=True)
+    assert (planted / "thesis").exists()
+    folder.chmod(0o777)  # anybody who may write in the folder may delete it
+    assert counted(each_save=True) == [*range(9)]
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_a_file_that_is_replaced_keeps_the_mode_that_its_owner_gave_it(folder, mode):
     """An object's, a function's, and the progress file's where it grows."""
@@ -4019,6 +4048,22 @@ def test_what_is_staged_can_be_read_by_nobody_who_may_not_read_what_it_replaces(
             os.chmod("a", 0o600)
             os.chmod("file", 0o640)
     assert modes == [(0o666 & ~umask, 0o777 & ~umask), *[(0o600, 0o750 & ~umask)] * 2]
+
+
+@pytest.mark.parametrize("name", ["run", "a"])
+def test_a_file_of_another_user_that_only_its_owner_may_replace_is_an_error_at_the_start(folder, monkeypatch, name):
+    """As in /tmp: a plain block would find out as it saves, after ten hours."""
+    path = "run" if name == "run" else folder.parent / "run"
+    stopped(3, path=path)
+    before = os.stat(name)
+    folder.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: before.st_uid + 1)
+    says = f"{name}: cannot be used: only its owner may replace it .sticky bit.: .*; mend that, or give another path"
+    with pytest.raises(RestartError, match=says):
+        counted(path=path)
+    assert os.stat(name).st_mtime == before.st_mtime
+    folder.chmod(0o777)  # anybody who may write in the folder may replace it
+    assert counted(path=path) == [*range(9)]
 
 
 def test_what_takes_the_place_of_a_file_and_is_none_keeps_its_own_mode(folder):
