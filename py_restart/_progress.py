@@ -112,13 +112,12 @@ def _renamed(moment: Moment, rename: Callable[[str], str]) -> Moment:
 
 
 def relative(path: str, folder: str) -> str:
-    """Name `path` as seen from `folder`, so that a folder that was moved still resumes."""
-    if path.startswith(folder + os.sep):
-        return path[len(folder) + 1 :]
+    """Name `path` as seen from `folder`, so that a folder that was moved still resumes, on another system as well."""
     try:
-        return os.path.relpath(path, folder)
+        name = path[len(folder) + 1 :] if path.startswith(folder + os.sep) else os.path.relpath(path, folder)
     except ValueError:  # another drive (Windows)
-        return path
+        name = path
+    return name.replace(os.sep, "/")  # which Windows reads, too
 
 
 @functools.lru_cache

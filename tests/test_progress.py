@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import ntpath
 import os
 import random
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from py_restart import RestartError, _files, enable_counter, multi_count, simple_counter
+from py_restart import RestartError, _files, _progress, enable_counter, multi_count, simple_counter
 
 FIRST_LINE = {"format", "version", "id", "check"}
 LOOP = {"path", "position", "length", "first", "finished", "files", "inside"}
@@ -214,6 +215,17 @@ def test_a_path_on_another_drive_is_absolute(folder, moment, tmp_path, monkeypat
                 seen.append(i)
         assert not stop_at or list(moment()["files"]) == [place]
     assert seen == [0, 1, 2, 3] and not os.path.exists(place)
+
+
+def test_what_is_saved_on_windows_is_found_elsewhere(monkeypatch):
+    """In a folder that both systems see, or that was copied: with slashes, which Windows reads as well."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "path", ntpath)
+        patch.setattr(os, "sep", "\\")
+        names = [_progress.relative(path, "C:\\work") for path in ("C:\\work\\out\\a", "C:\\a\\b", "D:\\a\\b")]
+        found = [ntpath.normpath(ntpath.join("C:\\work", name)) for name in names]
+    assert names == ["out/a", "../a/b", "D:/a/b"]
+    assert found == ["C:\\work\\out\\a", "C:\\a\\b", "D:\\a\\b"]
 
 
 @pytest.mark.parametrize(
