@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from time import monotonic
+from time import perf_counter
 from types import FunctionType
 
 from . import _scope
@@ -100,7 +100,7 @@ class Node(Place):
         how = f"resumes {at}, saved {ago(self.storage.journal.age)}" if self.was_saved else f"starts afresh, {at}"
         log("info", f"{self.path}: {f'finished before, {at}; skipped' if self.is_finished else how}")
         if not self.around:
-            self._costs, self._last_save = Costs(), monotonic()
+            self._costs, self._last_save = Costs(), perf_counter()
         self._boundary = self.start // self._span
         if self.host._owes:
             self._save()
@@ -241,7 +241,7 @@ class Node(Place):
                 if host.saves == 1:
                     break
                 nodes = host.tree()
-            host._last_save, host._owes = monotonic(), False
+            host._last_save, host._owes = perf_counter(), False
         finally:
             host.saves = 0
             host._release_if_idle()
@@ -249,13 +249,13 @@ class Node(Place):
     @property
     def _is_too_soon(self) -> bool:
         last: float = self.host._last_save  # whoever has saved, saved the moment
-        return 0 <= monotonic() - last < self._interval
+        return 0 <= perf_counter() - last < self._interval
 
     def _tell(self, teller: Teller | None, position: int) -> None:
         """Save at a boundary, in full; not behind the end of the work, and not too soon."""
         if self.state == OVER or self._is_too_soon:
             return
-        began, boundary = monotonic(), position // self._span
+        began, boundary = perf_counter(), position // self._span
         self._save(teller=teller)
         quick = partial(teller.write, position) if teller is not None and teller.file >= 0 else None
         others = 0 if teller is None else boundary - self._boundary - 1

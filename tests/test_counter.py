@@ -308,6 +308,23 @@ def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(fol
     assert log("WARNING") == [line]
 
 
+def test_a_clock_that_ticks_more_slowly_than_a_save_takes_names_nothing(folder, clock, log, monkeypatch):
+    """`time.monotonic` on Windows, before Python 3.13: now and then it would tell a tick for a position."""
+    real = _files.pwrite
+
+    def slow(*arguments):
+        clock.now += 0.0005
+        return real(*arguments)
+
+    monkeypatch.setattr(_files, "pwrite", slow)
+    for module in [time, *(sys.modules[name] for name in list(sys.modules) if name.startswith("py_restart"))]:
+        if hasattr(module, "monotonic"):
+            monkeypatch.setattr(module, "monotonic", lambda: clock.now // 0.015625 * 0.015625)
+    for _ in simple_counter("run", range(20_000)):
+        clock.now += 0.01
+    assert log("WARNING") == []
+
+
 def test_saving_in_short_inner_loops_is_named_once(folder, clock, log):
     """Each of them is over before anybody minds: what they take counts for the outermost loop."""
 
