@@ -30,6 +30,7 @@ TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe ho
 _TO_FLUSH: int = TO_READ | (os.O_RDWR if WINDOWS else 0)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
+_WANTED = {"folder": 0o700, "file": 0o200 * WINDOWS}  # or it could be neither flushed, moved nor deleted
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _MORE = 8  # descriptors that a process may have beyond its limit, to save what it has done
 _PART = 1 << 18  # bytes that are read at a time: they stay in the cache of the processor
@@ -120,9 +121,10 @@ def retried(function: Callable[..., T], *arguments: object) -> T:
     while True:
         try:
             return function(*arguments)
-        except PermissionError:
+        except OSError as error:  # a file that was deleted may still be in its folder until the other one has closed it
             give_up = give_up or time.monotonic() + RETRY_SECONDS
-            if not WINDOWS or time.monotonic() > give_up:
+            is_in_the_way = WINDOWS and error.errno in (errno.EACCES, errno.ENOTEMPTY)
+            if not is_in_the_way or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
 
@@ -209,9 +211,10 @@ def require_own(path: str) -> None:
 def delete(path: str) -> None:
     """Delete a file or a folder with all that is in it, if it is there."""
     kind = kind_of(path)
-    if kind == "folder":
+    if _WANTED.get(kind):
         require_own(path)  # a link may take its place meanwhile
         attempt(os.chmod, path, 0o700)  # not every mount lets it
+    if kind == "folder":
         for name in os.listdir(path):
             delete(os.path.join(path, name))
         retried(os.rmdir, path)
@@ -244,12 +247,12 @@ def stamp_of(path: str, is_flushed: bool = False) -> Stamp:
 
     `is_flushed`: bring all of it to the device as well, a small file while it is open, a large one at the same time.
     """
-    status = os.lstat(path)
-    if S_ISLNK(status.st_mode):
+    status, kind = os.lstat(path), kind_of(path)
+    if kind == "link":
         return _stamp([os.fsencode(os.readlink(path))])
-    if S_ISDIR(status.st_mode):
-        if is_flushed and status.st_mode & 0o700 != 0o700:  # it could be neither moved nor deleted
-            os.chmod(path, status.st_mode & 0o7777 | 0o700)
+    if is_flushed and (missing := _WANTED.get(kind, 0) & ~status.st_mode):
+        os.chmod(path, status.st_mode & 0o7777 | missing)
+    if kind == "folder":
         inner = {name: stamp_of(os.path.join(path, name), is_flushed) for name in sorted(os.listdir(path))}
         told = [os.fsencode(f"{name}\0{kind_of(os.path.join(path, name))}\0{inner[name]}\0") for name in inner]
         size = sum(int(stamp["size"]) for stamp in inner.values())

@@ -4439,7 +4439,7 @@ def test_nothing_is_renamed_or_deleted_while_it_is_open(folder, strict, clock, e
 
 
 WINDOWS = """
-import errno, json, logging, os, pickle, re, reprlib, signal, sys, threading, types, warnings, weakref, zlib
+import errno, json, logging, os, pickle, re, reprlib, signal, stat, sys, threading, types, warnings, weakref, zlib
 sys.modules["fcntl"] = None
 for name in ("pwrite", "pread", "register_at_fork", "O_NOFOLLOW", "O_CLOEXEC", "uname", "fchmod", "getuid", "fork"):
     if hasattr(os, name):
@@ -4462,15 +4462,20 @@ msvcrt.locking = locking
 sys.modules["msvcrt"] = msvcrt
 real = os.open
 def opening(path, *more, **options):
-    if os.path.isdir(path):
+    is_there = os.path.lexists(path)
+    if os.path.isdir(path) or (is_there and more[0] & (os.O_RDWR | os.O_WRONLY) and is_read_only(os.stat(path))):
         raise PermissionError(errno.EACCES, "Permission denied", path)
     return real(path, *more, **options)
 os.open = opening
+def is_read_only(there):
+    return stat.S_ISREG(there.st_mode) and not there.st_mode & stat.S_IWUSR
 def strict(real):
     def call(*paths, **options):
         for path in paths:
             if os.path.lexists(path):
                 there = os.stat(path, follow_symlinks=False)
+                if real is unlink and is_read_only(there):
+                    raise PermissionError(errno.EACCES, "Access is denied", path)
                 for number in range(3, 50):
                     try:
                         found = os.fstat(number)
@@ -4480,6 +4485,7 @@ def strict(real):
                         raise PermissionError(errno.EACCES, "The process cannot access the file", path)
         return real(*paths, **options)
     return call
+unlink = os.unlink
 for name in ("replace", "rename", "unlink", "rmdir"):
     setattr(os, name, strict(getattr(os, name)))
 
@@ -4490,6 +4496,11 @@ sys.platform = platform
 def save(path):
     os.mkdir(path)
     open(os.path.join(path, "x"), "w").close()
+    os.chmod(os.path.join(path, "x"), stat.S_IREAD)  # as a copy of a file that cannot be written to
+for kind in "ab":  # a kill has left it behind
+    place = f".model.{zlib.crc32(b'run'):08x}-{kind}"
+    os.mkdir(place)
+    save(os.path.join(place, "model"))
 
 def job(stop_at, each_save):
     with enable_counter("run", each_save=each_save) as counter:
@@ -4541,7 +4552,8 @@ def delayed(name, real):
     def call(*arguments, **options):
         if (name, *arguments[:2]) not in refused:
             refused.add((name, *arguments[:2]))
-            raise PermissionError(errno.EACCES, "another program has it open", *arguments[:1])
+            number = errno.ENOTEMPTY if name == "rmdir" else errno.EACCES  # what is in it has only just been deleted
+            raise OSError(number, "another program has it open", *arguments[:1])
         return real(*arguments, **options)
     return call
 refused = set()
