@@ -30,6 +30,7 @@ TO_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe ho
 _TO_FLUSH: int = TO_READ | (os.O_RDWR if WINDOWS else 0)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # by a mount: fsync(2)
 _KINDS = {S_IFDIR: "folder", S_IFLNK: "link", S_IFREG: "file"}
+_JUNCTION = 0xA0000003  # a link to a folder (Windows): `stat.IO_REPARSE_TAG_MOUNT_POINT`, which is there alone
 _WANTED = {"folder": 0o700, "file": 0o200 * WINDOWS}  # or it could be neither flushed, moved nor deleted
 _LARGE = 1 << 20  # bytes; from here on a thread costs less than it saves
 _MORE = 8  # descriptors that a process may have beyond its limit, to save what it has done
@@ -192,6 +193,8 @@ def look(path: str) -> os.stat_result | None:
 def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
     status = look(path)
+    if getattr(status, "st_reparse_tag", 0) == _JUNCTION:  # its mode is that of a folder
+        return "link"
     return _KINDS.get(S_IFMT(status.st_mode), "other") if status else ""
 
 

@@ -26,6 +26,7 @@ import warnings
 import weakref
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -1289,6 +1290,31 @@ def test_names_in_a_folder_need_not_be_text(folder, left):
                 if i == 1 and not start:
                     raise Stop
     assert left() == []
+
+
+def test_what_is_behind_a_junction_is_not_ours(folder, monkeypatch):
+    """On Windows a link to a folder may look like one: `shutil.rmtree` there knows it by its tag alone."""
+    os.mkdir("foreign")
+    Path("foreign/kept").touch()
+    real = os.lstat
+
+    def lstat(path, **options):
+        status = real(path, **options)
+        if stat.S_ISLNK(status.st_mode):
+            return SimpleNamespace(st_mode=stat.S_IFDIR | 0o777, st_reparse_tag=0xA0000003)
+        return status
+
+    def save(path):
+        os.mkdir(path)
+        os.symlink(folder / "foreign", os.path.join(path, "link"))
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([save], [print], ["model"])
+        for i in counter(range(3)):
+            if i:
+                Path("foreign", str(i)).touch()  # is no change of what was saved
+    assert sorted(os.listdir("foreign")) == ["1", "2", "kept"] and os.listdir() == ["foreign"]
 
 
 def test_the_size_of_a_folder_is_that_of_what_is_in_it(folder, moment):
