@@ -198,6 +198,12 @@ def kind_of(path: str) -> str:
     return _KINDS.get(S_IFMT(status.st_mode), "other") if status else ""
 
 
+def names_in(folder: str) -> list[str]:
+    """Return what is in a folder, but for what macOS puts there by itself: where somebody looks, and for attributes."""
+    names = set(os.listdir(folder))
+    return sorted(name for name in names if name != ".DS_Store" and not (name[:2] == "._" and name[2:] in names))
+
+
 def mode_beside(path: str) -> int:
     """Return who may use what is staged beside a path: nobody who may not use what is there."""
     status = look(path)
@@ -256,7 +262,7 @@ def stamp_of(path: str, is_flushed: bool = False) -> Stamp:
     if is_flushed and (missing := _WANTED.get(kind, 0) & ~status.st_mode):
         os.chmod(path, status.st_mode & 0o7777 | missing)
     if kind == "folder":
-        inner = {name: stamp_of(os.path.join(path, name), is_flushed) for name in sorted(os.listdir(path))}
+        inner = {name: stamp_of(os.path.join(path, name), is_flushed) for name in names_in(path)}
         told = [os.fsencode(f"{name}\0{kind_of(os.path.join(path, name))}\0{inner[name]}\0") for name in inner]
         size = sum(int(stamp["size"]) for stamp in inner.values())
         if is_flushed:

@@ -153,8 +153,9 @@ class Storage(_lock.Lock):
         with saving:
             state.save(new)
         if state.is_contained:
-            if (found := os.listdir(place)) != [base]:
-                what = f"the function to save it wrote {' and '.join(sorted(found)) or 'nothing there'}"
+            # Some file systems list another spelling of the name: decomposed (macOS).
+            if len(found := _files.names_in(place)) != 1 or not os.path.lexists(new):
+                what = f"the function to save it wrote {' and '.join(found) or 'nothing there'}"
                 raise RestartError(f"{state.path}: {what}; have it write all to that path, or give the path its suffix")
             _files.flush(place)
         stamp = _files.stamp_of(new, is_flushed=True)

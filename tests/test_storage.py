@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 import warnings
 import weakref
 import zlib
@@ -1290,6 +1291,44 @@ def test_names_in_a_folder_need_not_be_text(folder, left):
                 if i == 1 and not start:
                     raise Stop
     assert left() == []
+
+
+@pytest.mark.parametrize("name", ["model/.DS_Store", "model/._f", "model/._g", "model/f"])
+def test_what_the_system_puts_into_a_folder_by_itself_is_no_change_of_it(folder, name):
+    """The Finder of macOS notes how it shows a folder, and on a stick each file has its attributes in one beside it."""
+
+    def save(path):
+        os.mkdir(path)
+        Path(path, "f").write_text("text")
+
+    is_changed = name in ("model/._g", "model/f")
+    error = pytest.raises(RestartError, match="model: changed") if is_changed else contextlib.nullcontext()
+    with error, enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([save], [print], ["model"])
+        for i in counter(range(3)):
+            if i == 1:
+                assert os.listdir("model") == ["f"]
+                Path(name).write_text("by the system")
+    assert sorted(os.listdir()) == (["model", "run"] if is_changed else [])
+
+
+def test_what_a_function_writes_may_be_listed_in_another_spelling(folder, monkeypatch):
+    """Some file systems of macOS decompose names, and it puts attributes beside a file."""
+    real = os.listdir
+
+    def listdir(path="."):
+        names = {unicodedata.normalize("NFD", name) for name in real(path)}
+        return [*names, *(f"._{name}" for name in names)]
+
+    def save(path):
+        Path(path).write_text("text")
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with enable_counter("run", each_save=True) as counter:
+        counter.save_load_funcs([save], [print], ["データ"])
+        for _ in counter(range(3)):
+            pass
+    assert real() == []
 
 
 def test_what_is_behind_a_junction_is_not_ours(folder, monkeypatch):
