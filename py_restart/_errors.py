@@ -17,13 +17,13 @@ class RestartError(Exception):
     The message names the file and says what to do next. What was saved before is left as it is.
     """
 
-    __module__ = "py_restart"  # the name under which a traceback shows it and a program imports it
+    __module__ = __name__.rpartition(".")[0]  # the name under which a traceback shows it and a program imports it
 
 
 class InUseError(RestartError):
     """Another process, or a loop that runs in another thread, uses the path. It passes when that one ends."""
 
-    __module__ = "py_restart"
+    __module__ = RestartError.__module__
 
 
 class failing:
@@ -113,4 +113,4 @@ def attach(error: BaseException, failure: BaseException) -> None:
 
 
 def _is_ours(frame: Any) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "py_restart"
+    return str(frame.f_globals.get("__name__")).rpartition(".")[0] == RestartError.__module__

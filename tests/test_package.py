@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,34 @@ def test_the_errors_are_exceptions_of_this_package():
     assert RestartError.__subclasses__() == [InUseError] and InUseError.__subclasses__() == []
     for error in (RestartError, InUseError):
         assert f"{error.__module__}.{error.__qualname__}" == f"py_restart.{error.__name__}"
+
+
+VENDORED = """
+import pickle, traceback
+from app.vendor.py_restart import InUseError, RestartError, enable_counter, simple_counter
+
+for i in simple_counter("run", {1}): ...
+try:
+    enable_counter("run")(5)
+except TypeError as error:
+    print(len(traceback.extract_tb(error.__traceback__)))
+for kind in (RestartError, InUseError):
+    print(type(pickle.loads(pickle.dumps(kind("why")))) is kind, kind)
+"""
+
+
+def test_a_copy_inside_another_package_is_the_same(folder):
+    """Its warnings and tracebacks show the lines of the program, and its errors come back from a worker process."""
+    shutil.copytree(PACKAGE, folder / "app" / "vendor" / "py_restart")
+    Path("job.py").write_text(VENDORED)
+    done = subprocess.run([sys.executable, "job.py"], capture_output=True, text=True, timeout=60)
+    assert "/job.py:5: UserWarning: run: the order of set" in done.stderr
+    name = "app.vendor.py_restart"
+    assert done.stdout.splitlines() == [
+        "1",
+        f"True <class '{name}.RestartError'>",
+        f"True <class '{name}.InUseError'>",
+    ]
 
 
 def test_config_has_no_parent_outside_a_block():
