@@ -147,7 +147,7 @@ class Storage(_lock.Lock):
         if state.is_contained:
             self._leftovers.append(place)
             mode = _files.mode_beside(state.path)
-            os.mkdir(place, mode | mode >> 2 & 0o111)  # who may read may enter
+            _files.retried(os.mkdir, place, mode | mode >> 2 & 0o111)  # who may read may enter
             new = os.path.join(place, base)
         self._staged[state.path] = new
         with saving:

@@ -4558,8 +4558,8 @@ platform, sys.platform = sys.platform, "win32"
 from py_restart import RestartError, enable_counter, multi_count, simple_counter
 sys.platform = platform
 
-def save(path):
-    os.mkdir(path)
+def save(path, mkdir=os.mkdir):
+    mkdir(path)
     open(os.path.join(path, "x"), "w").close()
     os.chmod(os.path.join(path, "x"), stat.S_IREAD)  # as a copy of a file that cannot be written to
 for kind in "ab":  # a kill has left it behind
@@ -4622,7 +4622,7 @@ def delayed(name, real):
         return real(*arguments, **options)
     return call
 refused = set()
-for name in ("open", "replace", "unlink", "rmdir"):
+for name in ("open", "replace", "unlink", "mkdir", "rmdir"):
     setattr(os, name, delayed(name, getattr(os, name)))
 print(job(None, True), len(refused) > 9)
 print(os.listdir())
