@@ -212,8 +212,9 @@ def mode_beside(path: str) -> int:
 
 def require_own(path: str) -> None:
     """Raise where something is there that the sticky bit of its folder, as in /tmp, lets only another user replace."""
-    status, above = look(path), os.lstat(os.path.dirname(path))
-    if status and above.st_mode & S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
+    status = look(path)
+    above = os.lstat(folder_of(path)) if status else None
+    if status and above and above.st_mode & S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
         raise PermissionError(errno.EPERM, "only its owner may replace it (sticky bit)", path)
 
 

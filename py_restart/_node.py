@@ -15,8 +15,8 @@ from types import FunctionType
 
 from . import _scope
 from ._costs import Costs
-from ._errors import RestartError, ago, attach, face, log, shorten, warn
-from ._files import make_room
+from ._errors import RestartError, ago, attach, face, failing, log, shorten, warn
+from ._files import make_room, require_own
 from ._frames import Driver
 from ._journal import Teller, behind
 from ._signals import act_on_waiting, blocks, held, watch
@@ -36,20 +36,22 @@ class Node(Place):
     _owes: bool = False  # an inner loop was broken off at no boundary: the next one begins with a save
 
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
-        there = path if os.path.lexists(path) else ""
-        if there:
+        is_there = os.path.lexists(path)
+        if is_there:
+            with failing(f"{name}: cannot be used", "mend that, or give another path"):
+                require_own(path)
             path = os.path.realpath(path)  # it may be a link
         around = _scope.around(name, path)
         super().__init__(path, name, span, around[-1] if around else None)
         self.each_save, self._interval = each_save, interval
         require_free(path, name, path)
         if self.parent is None:
-            require_place(path, name, there)
+            require_place(path, name, is_file=is_there)
             self.storage = Storage(path, name)
             self.set_saved(self.storage.journal.newest)
             return
         self.storage = self.host.storage
-        if there:
+        if is_there:
             what = f"is there, but this loop is saved in {self.host.name}"
             raise RestartError(f"{name}: {what}; move it away, or give another path")
         saved, is_skipped = self.former(self.parent), self.host.was_rich or _scope.config.parent is not None

@@ -108,9 +108,10 @@ def owner() -> tuple[Any, Any]:
     """Return what tells this thread and task, of asyncio or trio, from all others."""
     task: Any = None
     for library in "asyncio", "trio.lowlevel":
+        module = sys.modules.get(library)
         try:
-            task = task or sys.modules[library].current_task()
-        except (KeyError, RuntimeError, AttributeError):  # it is not imported, or only just being, or not at work here
+            task = task or (module and module.current_task())
+        except (RuntimeError, AttributeError):  # it is not at work here, or only just being imported
             continue
     return threading.current_thread(), task
 

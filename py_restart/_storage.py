@@ -43,7 +43,7 @@ class Storage(_lock.Lock):
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
-        mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
+        mend = failing(f"{name}: cannot be used", "mend that, or give another path")
         try:
             with held(), _lock.turn, mend:
                 self.journal = Journal(path, name)
@@ -239,6 +239,7 @@ class Storage(_lock.Lock):
         folder = _files.folder_of(path)
         with held(), self.turn, failing(f"{path}: cannot be used", "mend that, or give another path"):
             self.require_current()  # or what is staged here would be that of a newer counter
+            _files.require_own(path)
             journal.mounts.setdefault(folder, _files.mount_of(folder))
             if stamp:
                 self._seen.pop(path, None)  # all that is loaded has been read and digested before
@@ -277,8 +278,8 @@ class Storage(_lock.Lock):
         return status
 
 
-def require_place(path: str, name: str, there: str = "") -> None:
-    """Raise where nothing can be written at `path`, or where `there`, perhaps a link to it, leads to no file."""
+def require_place(path: str, name: str, is_file: bool = False) -> None:
+    """Raise where nothing can be written at `path`, or where something is there that is not a file."""
     folder = _files.folder_of(path)
     if not os.access(folder + os.sep, os.R_OK | os.W_OK | os.X_OK):  # to read: so that it can be flushed
         what, way_out = "cannot be read and written to", "mend that, or give a path in another one"
@@ -287,9 +288,5 @@ def require_place(path: str, name: str, there: str = "") -> None:
             if name.startswith("~"):
                 way_out = "~ is not expanded, give Path.home() / ... instead"
         raise RestartError(f"{name}: the folder {folder} {what}; {way_out}")
-    with failing(f"{name}: cannot be used", "mend that, or give another path"):
-        _files.look(beside(path, path, "new"))  # the name may be too long for ours
-        for one in {path, there or path}:
-            _files.require_own(one)
-    if there and (kind := _files.kind_of(path)) not in ("file", ""):
+    if is_file and (kind := _files.kind_of(path)) not in ("file", ""):
         raise RestartError(f"{name}: {'a folder' if kind == 'folder' else 'not a file'}; give the path of a file")
