@@ -38,7 +38,7 @@ class Node(Place):
     def __init__(self, path: str, name: str, each_save: bool, span: int, interval: float) -> None:
         is_there = os.path.lexists(path)
         if is_there:
-            with failing(f"{name}: cannot be used", "mend that, or give another path"):
+            with failing(f"{name}: cannot be used", "mend that, or give another path if it is not your work"):
                 require_own(path)
             path = os.path.realpath(path)  # it may be a link
         around = _scope.around(name, path)

@@ -43,7 +43,7 @@ class Storage(_lock.Lock):
         self._leftovers: list[str] = []  # hidden names that go when all is in its place
         self._unflushed: set[str] = set()  # folders in which names have changed
         self._seen: dict[str, os.stat_result] = {}  # how what was in place looked when it was known to be ours
-        mend = failing(f"{name}: cannot be used", "mend that, or give another path")
+        mend = failing(f"{name}: cannot be used", "it may be another user's; mend that and run again")
         try:
             with held(), _lock.turn, mend:
                 self.journal = Journal(path, name)
