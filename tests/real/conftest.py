@@ -53,7 +53,9 @@ class Job:
         return self.end()
 
     def end(self):
-        """Wait for its end; return its status."""
+        """Wait for its end, with no more input; return its status."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self.process.stdout is not None and not self.process.stdout.closed:
             self.lines += [line.rstrip("\n") for line in self.process.stdout]
             self.process.stdout.close()
@@ -71,12 +73,12 @@ def jobs(tmp_path):
     """Start a script in the test's own folder: `jobs(code)` or `jobs(path)`. What still runs at the end is killed."""
     started = []
 
-    def start(code, *arguments, before=(), **options):
+    def start(code, *arguments, before=(), python=(sys.executable,), **options):
         script = code
         if isinstance(code, str):
             script = tmp_path.with_name(f"{tmp_path.name}-job.py")
             script.write_text(textwrap.dedent(code), encoding="utf-8")
-        command = [*before, sys.executable, "-W", "error", str(script), *map(str, arguments)]
+        command = [*before, *python, "-W", "error", str(script), *map(str, arguments)]
         started.append(Job(command, options.pop("folder", tmp_path), **options))
         return started[-1]
 
