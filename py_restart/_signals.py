@@ -80,7 +80,7 @@ def watch(block: object) -> None:
     is_main = _is_main()
     if is_main:
         _hear_of_dropped()
-        _stand_in(number for number in _STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None))
+        _stand_in(number for number in _STOPS if callable(now := signal.getsignal(number)) or now == signal.SIG_DFL)
         act_on_waiting()
     blocks[block] = is_main
 
