@@ -29,7 +29,7 @@ def work_on(shard):
             file.write(f"{total['sum']}\n")
             file.flush()
             os.fsync(file)  # or a power failure might leave an empty result
-        os.replace(unfinished, result)  # written inside the block: behind it, a kill would lose it
+        os.replace(unfinished, result)  # written inside the block: after it, a kill would lose it
 
 
 shards = list(range(40))

@@ -42,5 +42,5 @@ with enable_counter("ddp.progress", use_tempfile=rank == 0, each_save=True, save
         optimizer.step()
         time.sleep(PAUSE)
     if rank == 0:
-        torch.save(model.state_dict(), "trained.pt")  # inside the block: behind it, a kill would lose it
+        torch.save(model.state_dict(), "trained.pt")  # inside the block: after it, a kill would lose it
     dist.barrier()  # a rank that fails before all are here is started again, and finds the loop done

@@ -710,6 +710,7 @@ def test_every_link_leads_somewhere(name):
 UNWANTED = {  # words that a reader stumbles over, and other spellings of words that have one
     ".md": [
         *("nothing more than the last boundary", "all else holds", "where you say nothing", "for what is saved is"),
+        *("[Bb]ehind (its|the) `with`", "[Bb]ehind a block", "belongs? into"),
     ],
     ".ja.md": [
         *("断ります", "拒み", "ほかの約束", "要素がオブジェクトに加えた", "任意の長さ", "ある一瞬", "境界", "切れ目"),
