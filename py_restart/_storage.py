@@ -263,7 +263,7 @@ class Storage(_lock.Lock):
             what = f"exists already, and was not saved with {self.journal.name}"
             way_out = "give another path, or move it away if it is of an earlier run whose progress file was deleted"
             if stamp:
-                what = "changed or damaged since it was saved, or not closed by what wrote it"
+                what = f"changed or damaged since it was saved, or never closed, or {self.journal.name} was edited"
                 way_out = f"put back what was saved, or {self.journal.way_out}"
             raise RestartError(f"{path}: {what}; {way_out}")
         return status
