@@ -172,7 +172,7 @@ class Lock:
         if seconds >= patience or waiting:  # a Ctrl-C, say, need not wait for that
             way_out = "wait for it to end, or stop it"
             if getattr(sys.modules.get("__mp_main__"), "__name__", "") == "__mp_main__":  # a worker that imports it
-                way_out += '; where that has started this worker, make the counter behind if __name__ == "__main__":'
+                way_out += '; where that has started this worker, make the counter under if __name__ == "__main__":'
             raise InUseError(f"{self._name}: in use by {who}; {way_out}")
         time.sleep(0.002)
 

@@ -188,7 +188,7 @@ class Node(Place):
         if self.storage.is_of_this_process:
             self._require_usable()
             if self.host.saves:
-                raise RestartError(f"{self.name}: is being saved just now; call this behind the function that saves")
+                raise RestartError(f"{self.name}: is being saved just now; call this after the function that saves")
             if self.state != RUNNING and self.is_past:
                 return
             self.forget_saved()

@@ -2403,7 +2403,7 @@ def test_a_worker_that_comes_to_the_counter_of_the_program_says_how_to_keep_it_o
         """
     )
     run = job.run()
-    says = r'in use by process \d+ .*, or stop it; .* make the counter behind if __name__ == "__main__":'
+    says = r'in use by process \d+ .*, or stop it; .* make the counter under if __name__ == "__main__":'
     assert re.search(f"InUseError: job.progress: {says}\n", run.err)
 
 
