@@ -13,7 +13,8 @@ from ._scope import opened
 from ._typing import Any
 
 _NUMBERS = (int, float, complex)
-_FIXED = (*_NUMBERS, bool, str, bytes, type(None))
+_SETTINGS = (bool, str, bytes, type(None))  # more often than what a loop computes
+_FIXED = (*_NUMBERS, *_SETTINGS)
 _ROWS = (str, bytes, tuple)  # of what cannot be changed
 _LONG = 10_000  # items of a row that hardly stands in the code, and costs memory to copy
 users: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # who has registered which path
@@ -40,7 +41,7 @@ def warn_of_lost(nodes: list[Any]) -> None:
             objects = [one for one in node.states if isinstance(one, Object)]
             if state is objects[-1] and node.driven_by.reaches("object"):
                 continue  # by `counter.object`, perhaps in a later item
-            what = f"nobody but {node.name} refers to this object any more, so no change of it can be saved"
+            what = f"nobody but {node.name} refers to this object any more, or to a part of it: no change can be saved"
             if state.constants:
                 what = f"this {state.constants[0]!r} was never assigned, so it stays what is saved"
             way_out = "change in place what was returned, or assign to counter.object, which is the one registered last"
@@ -89,20 +90,21 @@ class Object:
         return hashing in (None, object.__hash__)
 
     def is_out_of_reach(self) -> bool:
-        """Whether nobody can be changing the object, nor a part of it: neither has more references than a new one."""
+        """Whether nobody can be changing the object, or one of its parts: it has no more references than a new one."""
         fresh = Object([object()], "", "")
         self.constants = [self.value] if _is_constant(self.value) else []
         if self.constants or sys.getrefcount(self.value) > sys.getrefcount(fresh.value):
             return bool(self.constants)
-        if self._most_references() <= fresh._most_references():
+        if self._fewest_references() <= fresh._fewest_references():
             return True
-        # What is no number is more often a setting.
         self.constants = [part for part in self._parts() if type(part) is int and _is_constant(part)]
         self.is_judged = not self.constants  # there may be many parts: where one is in reach, they are looked at once
         return not self.is_judged
 
-    def _most_references(self) -> int:
-        return max((sys.getrefcount(part) for part in self._parts() if type(part) not in _FIXED), default=0)
+    def _fewest_references(self) -> int:
+        if all(type(part) in _FIXED for part in self._parts()):
+            return 0  # each may be that of the code
+        return min(sys.getrefcount(part) for part in self._parts() if type(part) not in _SETTINGS)
 
     def _parts(self) -> Iterable[Any]:
         """Return its parts, such as `model` where `model, step = save_load_object(...)`."""

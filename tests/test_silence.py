@@ -297,6 +297,18 @@ LOST = {
     "a count beside a list": Case(
         'u, t = counter.save_load_object(([], 0), "t.pickle")', "u.append(i); t += 1", "t", 6
     ),
+    "a table beside what is kept": Case(
+        'u, t = counter.save_load_object((set(), ["row"]), "t.pickle")', "u.add(i); t = t + [i]", "t", ["row", *ALL]
+    ),
+    "a best number beside what is kept": Case(
+        'u, t = counter.save_load_object(([], float("inf")), "t.pickle")', "u.append(i); t = 9 - i", "t", 4
+    ),
+    "a dict that takes over what is not new": Case(
+        't = counter.save_load_object({"u": [], "t": ["row"]}, "t.pickle")',
+        't = t | {"t": t["t"] + [i]}',
+        't["t"]',
+        ["row", *ALL],
+    ),
     "a variable that is deleted": Case(LIST + "; u = list(t); del t", "u.append(i)", "u", ALL),
     "a global that a function makes anew": Case(
         LIST, "grow(i)", "t", ALL, "def grow(i):\n    global t\n    t = t + [i]\n"
@@ -310,6 +322,15 @@ KEPT = {
         's, t = counter.save_load_object([set(), {"n": 0}], "t.pickle")', 's.add(i); t["n"] += i', 't["n"] + len(s)', 21
     ),
     "a part of a dict": Case('t = counter.save_load_object({"w": [0]}, "t.pickle")["w"]', "t[0] += i", "t", [15]),
+    "numbers and texts beside a list": Case(
+        't, n, f, s = counter.save_load_object(([], 10**6, float("inf"), "".join("ab")), "t.pickle")',
+        "t.append(i)",
+        "t",
+        ALL,
+    ),
+    "a text beside a list that nothing but the setup needs": Case(
+        't, n = counter.save_load_object(([], "".join("ab")), "t.pickle"); del n', "t.append(i)", "t", ALL
+    ),
     "a setting beside a list": Case('t, u = counter.save_load_object(([], True), "t.pickle")', "t.append(i)", "t", ALL),
     "changed in place": Case(LIST, "t.append(i)", "t", ALL),
     "changed in place with +=": Case(LIST, "t += [i]", "t", ALL),
