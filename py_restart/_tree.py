@@ -114,8 +114,8 @@ class Place(Counted):
         """Warn, but for an input that is saved with the loop: it may have been changed in place."""
         values = [state.value for loop in (*self.around, self) for state in loop.states if isinstance(state, Object)]
         if not is_within(parts, values):
-            way_out = "give the whole input in each run, or another input a path of its own"
-            warn(f"{self.name}: saved with {what}; {self.start} of this one count as done; {way_out}")
+            way_out = "count as done; give the whole input in each run, or another input a path of its own"
+            warn(f"{self.name}: saved with {what}; {'all' if self.is_finished else self.start} of this one {way_out}")
 
     def inside(self) -> dict[str, Any]:
         """Return the loops that have begun inside the current item. Whoever has begun last stands last."""

@@ -1646,7 +1646,9 @@ def test_another_input_of_a_loop_that_has_finished_is_warned_of(job, block):
     assert job.run(1 if "open" in block else 2, "a,b").error.startswith("Stop")
     before = job.saved
     strict = job.run(-1, "c,d", warn="error")
-    assert re.match(r"UserWarning: job\.progress: .* another first item", strict.error)
+    assert re.match(r"UserWarning: job\.progress: .* another first item; all of this one count as done", strict.error)
+    longer = job.run(-1, "a,b,c", warn="error").error
+    assert re.match(r"UserWarning: job\.progress: .* which has 3 now; all of this one count as done", longer)
     assert job.saved == before
     assert (job.run(3, "a,b", warn="error").error, job.left) == ("", [])
 
