@@ -33,7 +33,8 @@ class _Printer(reprlib.Repr):
 
         # Without addresses; and `<Future ... state=running>` says how far that has come.
         text = re.sub(r"(?s)^<.*|0x[0-9a-fA-F]+", "", repr(x)[: 9 * _LONGEST])
-        return self.repr_set(x, level) if "{" in text else text[:_LONGEST]  # perhaps of a set
+        # Perhaps of a set; or a table that is cut to the width of the terminal.
+        return self.repr_set(x, level) if re.search(r"\{|┌|^.* \.\.\. ", text) else text[:_LONGEST]
 
 
 _printer = _Printer()

@@ -1283,6 +1283,14 @@ class Job:
         return f"<Job 7\\nstate={os.getpid()}>"
 
 
+class Frame:  # as pandas prints a wide one, and polars any: as much as the terminal has room for
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text + str(os.getpid())
+
+
 class Handle:  # as bindings of C++ libraries print theirs
     def __repr__(self):
         return f"<Handle(0x{id(self):x})>"
@@ -1378,6 +1386,8 @@ SAME = {
     "objects in lists": ("[[Plain(), {'a': Plain()}] for _ in range(6)]", None),
     "functions": ("[lambda: None, *'bcdef']", None),
     "partial functions and methods": ("[(functools.partial(lines, 1), Plain().__init__), *'bcdef']", None),
+    "a table that is cut to the terminal": ("[(1, Frame('   a  b  ...  ')), *'bcdef']", None),
+    "a table in a frame": ("[Frame('shape: (1, 9)\\n┌─────┬───'), *'bcdef']", None),
     "an address of another kind": ("[Handle() for _ in range(6)]", None),
     "what says how far it has come": ("[(1, Job()) for _ in range(6)]", None),
     "generators": ("[lines('a.txt') for _ in range(6)]", None),
