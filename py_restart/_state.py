@@ -108,6 +108,8 @@ class Object:
 
     def _parts(self) -> Iterable[Any]:
         """Return its parts, such as `model` where `model, step = save_load_object(...)`."""
+        if type(self.value).__module__ == "numpy":
+            return [getattr(self.value, "base", None)]  # what shows a part of one that was loaded refers to that
         parts: Iterable[Any] = self.value.values() if isinstance(self.value, dict) else self.value
         return parts if isinstance(self.value, tuple | list | dict) else ()
 

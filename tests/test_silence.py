@@ -331,6 +331,13 @@ KEPT = {
     "a text beside a list that nothing but the setup needs": Case(
         't, n = counter.save_load_object(([], "".join("ab")), "t.pickle"); del n', "t.append(i)", "t", ALL
     ),
+    "the rows of an array": Case(
+        'x, y = counter.save_load_object(np.zeros((2, 3)), "t.pickle")',
+        "x += i",
+        "x.tolist()",
+        [15.0] * 3,
+        "import numpy as np",
+    ),
     "a setting beside a list": Case('t, u = counter.save_load_object(([], True), "t.pickle")', "t.append(i)", "t", ALL),
     "changed in place": Case(LIST, "t.append(i)", "t", ALL),
     "changed in place with +=": Case(LIST, "t += [i]", "t", ALL),
