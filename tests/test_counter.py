@@ -268,23 +268,9 @@ def test_saving_that_takes_too_long_is_named_once_with_an_interval_that_would_no
         assert re.search(r"run: saving takes 33% of .*save_interval=10 ", log("WARNING")[0])
 
 
-def test_saving_many_positions_that_takes_too_long_is_named_as_well(folder, clock, log, monkeypatch):
-    """Each of them is too quick to be timed."""
-    real = _files.pwrite
-
-    def slow(*arguments):
-        clock.now += 0.0005
-        return real(*arguments)
-
-    monkeypatch.setattr(_files, "pwrite", slow)
-    for _ in simple_counter("run", range(5000)):
-        clock.now += 0.002
-    assert len(log("WARNING")) == 1
-    assert re.search(r"run: saving takes 20% of .*save_interval=0.01 ", log("WARNING")[0])
-
-
-def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(folder, clock, log, monkeypatch):
-    """With an interval the file is opened and closed for each of them, which takes much longer than to write in it."""
+@pytest.fixture
+def slower(clock, monkeypatch):
+    """Have a call of the system take longer."""
 
     def slower(name, seconds):
         real = getattr(os, name)
@@ -297,6 +283,21 @@ def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(fol
         if hasattr(_files, name):
             monkeypatch.setattr(_files, name, slow)
 
+    return slower
+
+
+def test_saving_many_positions_that_takes_too_long_is_named_as_well(folder, clock, log, slower):
+    """Each of them is too quick to be timed."""
+    slower("pwrite", 0.0005)
+    for _ in simple_counter("run", range(5000)):
+        clock.now += 0.002
+    assert len(log("WARNING")) == 1
+    assert re.search(r"run: saving takes 20% of .*save_interval=0.01 ", log("WARNING")[0])
+
+
+def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(folder, clock, log, slower):
+    """With an interval the file is opened and closed for each of them, which takes much longer than to write in it."""
+
     slower("pwrite", 0.0005)
     slower("lseek", 0.02)
     for _ in simple_counter("run", range(5000)):
@@ -308,15 +309,9 @@ def test_the_interval_that_is_named_for_many_positions_is_one_for_full_saves(fol
     assert log("WARNING") == [line]
 
 
-def test_a_clock_that_ticks_more_slowly_than_a_save_takes_names_nothing(folder, clock, log, monkeypatch):
+def test_a_clock_that_ticks_more_slowly_than_a_save_takes_names_nothing(folder, clock, log, slower, monkeypatch):
     """`time.monotonic` on Windows, before Python 3.13: now and then it would tell a tick for a position."""
-    real = _files.pwrite
-
-    def slow(*arguments):
-        clock.now += 0.0005
-        return real(*arguments)
-
-    monkeypatch.setattr(_files, "pwrite", slow)
+    slower("pwrite", 0.0005)
     for module in [time, *(sys.modules[name] for name in list(sys.modules) if name.startswith("py_restart"))]:
         if hasattr(module, "monotonic"):
             monkeypatch.setattr(module, "monotonic", lambda: clock.now // 0.015625 * 0.015625)
