@@ -192,7 +192,10 @@ def look(path: str) -> os.stat_result | None:
 
 def kind_of(path: str) -> str:
     """Return "file", "folder", "link" or "other", or "" where nothing is there."""
-    status = look(path)
+    return _kind(look(path))
+
+
+def _kind(status: os.stat_result | None) -> str:
     if getattr(status, "st_reparse_tag", 0) == _JUNCTION:  # its mode is that of a folder
         return "link"
     return _KINDS.get(S_IFMT(status.st_mode), "other") if status else ""
@@ -212,10 +215,10 @@ def mode_beside(path: str) -> int:
 
 def require_own(path: str) -> None:
     """Raise where something is there that the sticky bit of its folder, as in /tmp, lets only another user replace."""
-    status = look(path)
-    above = os.lstat(folder_of(path)) if status else None
-    if status and above and above.st_mode & S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
-        raise PermissionError(errno.EPERM, "only its owner may replace it (sticky bit)", path)
+    if status := look(path):
+        above = os.lstat(folder_of(path))
+        if above.st_mode & S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
+            raise PermissionError(errno.EPERM, "only its owner may replace it (sticky bit)", path)
 
 
 def delete(path: str) -> None:
@@ -257,7 +260,8 @@ def stamp_of(path: str, is_flushed: bool = False) -> Stamp:
 
     `is_flushed`: bring all of it to the device as well, a small file while it is open, a large one at the same time.
     """
-    status, kind = os.lstat(path), kind_of(path)
+    status = os.lstat(path)
+    kind = _kind(status)
     if kind == "link":
         return _stamp([os.fsencode(os.readlink(path))])
     if is_flushed and (missing := _WANTED.get(kind, 0) & ~status.st_mode):
